@@ -1,0 +1,1 @@
+"""Weight files: catalogue, download, adapters and strict, safe loading."""

@@ -1,0 +1,174 @@
+"""Released weights by name: where they are, what they must hash to and what their licence allows.
+
+None of these files belongs to this project or is shipped with it; the licence of each is its authors'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lipsync.checkpoints.kinds import Kind
+
+_WAV2LIP_PAGE = "https://github.com/Rudrabha/Wav2Lip#getting-the-weights"
+_WAV2LIP_LICENCE = "research and personal use only, no commercial use (trained on LRS2)"
+_RELEASE = "https://github.com/justinjohn0306/Wav2Lip/releases/download/models"
+_MIRROR = "https://huggingface.co/camenduru/Wav2Lip/resolve/main/checkpoints"
+_ROTS = "the SharePoint addresses on the Wav2Lip page are dead; mirrors of the same bytes are used"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSpec:
+    """One released file.
+
+    Attributes:
+        name: what the user writes.
+        filename: name in the cache folder, and of a file put there by hand.
+        urls: direct addresses, tried in order; all serve the same bytes.
+        sha256: 64 hex digits; None where nobody published one (then the first download is trusted).
+        size: bytes, where known.
+        licence: what the authors allow.
+        kind: network inside; UNKNOWN for formats that are not state dicts (ONNX).
+        page: where a person finds the file when the addresses fail.
+        note: what to know about the file or its addresses.
+    """
+
+    name: str
+    filename: str
+    urls: tuple[str, ...]
+    sha256: str | None
+    size: int | None
+    licence: str
+    kind: Kind
+    page: str
+    note: str = ""
+
+
+_SPECS = (
+    CheckpointSpec(
+        name="wav2lip",
+        filename="wav2lip.pth",
+        urls=(f"{_RELEASE}/wav2lip.pth", f"{_MIRROR}/wav2lip.pth"),
+        sha256="b78b681b68ad9fe6c6fb1debc6ff43ad05834a8af8a62ffc4167b7b34ef63c37",
+        size=435_807_851,
+        licence=_WAV2LIP_LICENCE,
+        kind=Kind.GENERATOR,
+        page=_WAV2LIP_PAGE,
+        note=_ROTS,
+    ),
+    CheckpointSpec(
+        name="wav2lip_gan",
+        filename="wav2lip_gan.pth",
+        urls=(f"{_RELEASE}/wav2lip_gan.pth", f"{_MIRROR}/wav2lip_gan.pth"),
+        sha256="ca9ab7b7b812c0e80a6e70a5977c545a1e8a365a6c49d5e533023c034d7ac3d8",
+        size=435_801_865,
+        licence=_WAV2LIP_LICENCE,
+        kind=Kind.GENERATOR,
+        page=_WAV2LIP_PAGE,
+        note=_ROTS,
+    ),
+    CheckpointSpec(
+        name="wav2lip_sd_gan",
+        filename="Wav2Lip-SD-GAN.pt",
+        urls=(
+            "https://drive.usercontent.google.com/download"
+            "?id=15G3U08c8xsCkOqQxE38Z2XXDnPcOptNk&export=download&confirm=t",
+        ),
+        sha256="180cfd49d31d47f195d5bfc62830ffe2c40724b7bbbce6faadc73ac6ab1a3b8e",
+        size=145_829_145,
+        licence=_WAV2LIP_LICENCE,
+        kind=Kind.GENERATOR,
+        page=_WAV2LIP_PAGE,
+        note="what the Wav2Lip page links to today, a TorchScript archive; Google Drive limits its traffic",
+    ),
+    CheckpointSpec(
+        name="wav2lip_paddle",
+        filename="wav2lip_hq.pdparams",
+        urls=("https://paddlegan.bj.bcebos.com/models/wav2lip_hq.pdparams",),
+        sha256=None,
+        size=None,
+        licence="Apache-2.0 (PaddleGAN); trained on LRS2, whose terms exclude commercial use",
+        kind=Kind.GENERATOR,
+        page="https://github.com/PaddlePaddle/PaddleGAN/blob/develop/docs/en_US/tutorials/wav2lip.md",
+        note="no published checksum: the first download is trusted and recorded",
+    ),
+    CheckpointSpec(
+        name="lipsync_expert",
+        filename="lipsync_expert.pth",
+        urls=(f"{_MIRROR}/lipsync_expert.pth",),
+        sha256="9b9936c721696446eeed353032cab242a8cf0eed8c46cde540366f6ae5493be5",
+        size=None,
+        licence=_WAV2LIP_LICENCE,
+        kind=Kind.EXPERT,
+        page=_WAV2LIP_PAGE,
+        note=_ROTS,
+    ),
+    CheckpointSpec(
+        name="visual_quality_disc",
+        filename="visual_quality_disc.pth",
+        urls=(f"{_MIRROR}/visual_quality_disc.pth",),
+        sha256="b3f8f6f7e954af02f2ffe0f3ea11f3259af89bff6e70933001c7c6bc8c145d96",
+        size=None,
+        licence=_WAV2LIP_LICENCE,
+        kind=Kind.CRITIC,
+        page=_WAV2LIP_PAGE,
+        note=_ROTS,
+    ),
+    CheckpointSpec(
+        name="s3fd",
+        filename="s3fd-619a316812.pth",
+        urls=(
+            "https://www.adrianbulat.com/downloads/python-fan/s3fd-619a316812.pth",
+            f"{_MIRROR}/s3fd-619a316812.pth",
+        ),
+        sha256="619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
+        size=89_843_225,
+        licence="BSD-3-Clause code (face-alignment); trained on WIDER FACE, which is for research",
+        kind=Kind.S3FD,
+        page="https://github.com/1adrianb/face-alignment",
+        note="the first address is slow and at times answers 404",
+    ),
+    CheckpointSpec(
+        name="sfd_face",
+        filename="sfd_face.pth",
+        urls=("https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/sfd_face.pth",),
+        sha256="d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
+        size=89_844_381,
+        licence="see the page; trained on WIDER FACE, which is for research",
+        kind=Kind.S3FD_SYNCNET_PYTHON,
+        page="https://github.com/joonson/syncnet_python",
+        note="detector of the LSE protocol",
+    ),
+    CheckpointSpec(
+        name="syncnet_v2",
+        filename="syncnet_v2.model",
+        urls=(
+            "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
+            "http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
+        ),
+        sha256="961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+        size=54_573_114,
+        licence="MIT (syncnet_python)",
+        kind=Kind.LSE_SYNCNET,
+        page="https://github.com/joonson/syncnet_python",
+        note="judge of LSE-D and LSE-C",
+    ),
+    CheckpointSpec(
+        name="yunet",
+        filename="face_detection_yunet_2023mar.onnx",
+        urls=(
+            "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
+            "face_detection_yunet_2023mar.onnx",
+            "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
+            "face_detection_yunet_2023mar.onnx",
+        ),
+        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        size=232_589,
+        licence="MIT (OpenCV Zoo)",
+        kind=Kind.UNKNOWN,
+        page="https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet",
+        note="ONNX, read by OpenCV and not by load_state",
+    ),
+)
+
+CATALOG: dict[str, CheckpointSpec] = {spec.name: spec for spec in _SPECS}
+"""Released files by name."""

@@ -1,0 +1,33 @@
+"""Networks straight from a weight file: built to the size the shapes tell, then loaded strictly."""
+
+from __future__ import annotations
+
+from lipsync.checkpoints.kinds import Kind, expert_kwargs, generator_kwargs
+from lipsync.checkpoints.loading import LoadedWeights, Source, load_weights, read_network
+from lipsync.checkpoints.store import Progress
+from lipsync.models.syncnet import SyncNet
+from lipsync.models.wav2lip import Wav2Lip
+
+
+def load_generator(source: Source, progress: Progress | None = None) -> tuple[Wav2Lip, LoadedWeights]:
+    """A Wav2Lip generator of any width, in eval mode.
+
+    Args:
+        source: A name of the catalogue, a path (our ``last.ckpt`` too), or a loaded dict.
+        progress: Called while a file of the catalogue is downloaded.
+
+    Raises:
+        CheckpointError: The file cannot be had or read, or holds no generator.
+    """
+    state, loaded = read_network(source, Kind.GENERATOR, progress)
+    generator = Wav2Lip(**generator_kwargs(state))
+    load_weights(generator, state)
+    return generator.eval(), loaded
+
+
+def load_expert(source: Source, progress: Progress | None = None) -> tuple[SyncNet, LoadedWeights]:
+    """A SyncNet expert of any width and head, in eval mode; otherwise as :func:`load_generator`."""
+    state, loaded = read_network(source, Kind.EXPERT, progress)
+    expert = SyncNet(**expert_kwargs(state))
+    load_weights(expert, state)
+    return expert.eval(), loaded

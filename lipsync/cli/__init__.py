@@ -1,0 +1,1 @@
+"""Hydra entry points. The only layer that knows Hydra."""

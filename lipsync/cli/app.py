@@ -1,0 +1,117 @@
+"""What all commands share: composing the configuration, error lines, exit codes, seeding.
+
+Exit codes: 0 done, 2 the user's input (one line on stderr), 130 interrupted, 1 a bug (traceback).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lipsync.cli.flags import to_overrides
+from lipsync.errors import ConfigError, UserError
+
+EXIT_USER, EXIT_INTERRUPTED = 2, 130
+
+
+def config_dir() -> Path:
+    """``configs/``: beside the package in a clone, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "configs", package.parent / "configs"):
+        if candidate.is_dir():
+            return candidate
+    raise ConfigError(f"no configs folder beside or inside {package}; reinstall lipsync")
+
+
+def launch(config_name: str, task: Callable[[DictConfig], None]) -> None:
+    """Compose ``configs/<config_name>.yaml`` with the command line and run ``task`` on it.
+
+    Never returns normally on a failure: the process ends with the exit codes above.
+    """
+    # Hydra would print its own abridged traceback; we want the exception itself.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    failures: list[BaseException] = []
+
+    def checked(cfg: DictConfig) -> None:
+        try:
+            require_values(cfg)
+            task(cfg)
+        except Exception as error:
+            if is_multirun():
+                raise
+            # Raised again outside of Hydra, which would print a line of its own first.
+            failures.append(error)
+
+    try:
+        sys.argv[1:] = to_overrides(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(checked)()
+        if failures:
+            raise failures[0]
+    except KeyboardInterrupt:
+        _stop("interrupted; finished work is kept", EXIT_INTERRUPTED)
+    except UserError as error:
+        _stop(str(error), EXIT_USER)
+    except InstantiationException as error:
+        _stop(_construction_line(error), EXIT_USER)
+    except (HydraException, OmegaConfBaseException) as error:
+        _stop(str(error), EXIT_USER)
+
+
+def require_values(cfg: DictConfig) -> None:
+    """Raise ConfigError naming every mandatory setting (``???``) that was not given."""
+    missing = sorted(_missing(cfg))
+    if missing:
+        example = " ".join(f"{key}=..." for key in missing)
+        raise ConfigError(f"missing: {', '.join(missing)}; give {example}")
+
+
+def _missing(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted names of mandatory values below ``node``.
+
+    Unlike ``OmegaConf.missing_keys`` it does not follow interpolations, which fail on a missing target.
+    """
+    for key in map(str, node):
+        if OmegaConf.is_missing(node, key):
+            yield f"{prefix}{key}"
+        elif not OmegaConf.is_interpolation(node, key) and isinstance(node[key], DictConfig):
+            yield from _missing(node[key], f"{prefix}{key}.")
+
+
+def is_multirun() -> bool:
+    """Whether this is one job of a Hydra sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch for this process and its workers."""
+    import pytorch_lightning as pl
+
+    pl.seed_everything(seed, workers=True, verbose=False)
+
+
+def _construction_line(error: InstantiationException) -> str:
+    """The line for an object that could not be built; re-raises what is not the user's doing."""
+    cause = error.__cause__
+    if isinstance(cause, UserError):
+        return str(cause)
+    if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
+        return str(error)
+    raise cause
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    """Print one line (rank 0 speaks for all ranks) and end the process."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print("lipsync: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(code) from None

@@ -1,0 +1,124 @@
+"""``lipsync infer``: lip-sync a video or picture to speech.
+
+python infer.py face=talk.mp4 audio=speech.wav checkpoint=wav2lip_gan outfile=out.mp4
+python infer.py --face photo.jpg --audio speech.mp3 --checkpoint_path last.ckpt --pads 0 20 0 0 --nosmooth
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lipsync.cli.app import launch
+from lipsync.errors import ConfigError
+from lipsync.inference.hooks import ProgressHook
+from lipsync.inference.pipeline import LipSyncPipeline, RunReport
+from lipsync.inference.stage import FrameTransform
+from lipsync.inference.synthesize import resolve_device
+
+
+def infer(cfg: DictConfig) -> None:
+    """Run the pipeline of ``configs/infer.yaml`` and print what was written."""
+    pipeline = build_pipeline(cfg)
+    with ProgressHook() as hook:
+        report = pipeline.run(cfg.face, cfg.audio, cfg.outfile, hook=hook)
+    print(summary(report))
+
+
+def build_pipeline(cfg: DictConfig) -> LipSyncPipeline:
+    """The pipeline that a configuration describes.
+
+    Raises:
+        ConfigError: a setting is out of range.
+        CheckpointError: the weights cannot be loaded or are of another network.
+    """
+    settings = _settings(cfg)  # checked before weights are loaded
+    cfg = cfg.copy()
+    cfg.device = str(resolve_device(cfg.device))  # one choice for the generator and the detector
+    return LipSyncPipeline(
+        instantiate(cfg.synthesizer, checkpoint=cfg.checkpoint),
+        instantiate(cfg.detector),
+        instantiate(cfg.compositor),
+        stages=[instantiate(stage) for stage in (cfg.enhancer, cfg.interpolator) if stage is not None],
+        writer=instantiate(cfg.encoder),
+        **settings,
+    )
+
+
+def summary(report: RunReport) -> str:
+    """One line on a finished run."""
+    rate = report.frames / report.seconds
+    skipped = f", {report.without_face} without a face left as they are" if report.without_face else ""
+    return (
+        f"{report.outfile}: {report.frames} frames at {float(report.fps):.6g} fps{skipped}; "
+        f"{report.seconds:.1f} s ({rate:.1f} frames/s)"
+    )
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """Keyword arguments of the pipeline that are plain values."""
+    if cfg.no_face not in ("keep", "error"):
+        raise ConfigError(f"no_face={cfg.no_face} is unknown; use keep or error")
+    box = _four(cfg, "box")
+    return {
+        "pads": _four(cfg, "pads"),
+        # The reference writes "no box" as -1 -1 -1 -1.
+        "box": None if box == (-1, -1, -1, -1) else box,
+        "transform": FrameTransform(
+            _whole(cfg, "resize_factor"), _flag(cfg, "rotate"), _four(cfg, "crop") or (0, -1, 0, -1)
+        ),
+        "every": _whole(cfg, "every"),
+        "smooth": not _flag(cfg, "nosmooth"),
+        "static": _flag(cfg, "static"),
+        "still_fps": _rate(cfg, "fps"),
+        "extend": cfg.extend,
+        "must_have_face": cfg.no_face == "error",
+        "audio_shift": _whole(cfg, "audio_shift"),
+    }
+
+
+def _four(cfg: DictConfig, key: str) -> tuple[int, int, int, int] | None:
+    value = cfg[key]
+    if value is None:
+        return None
+    numbers = OmegaConf.to_container(value) if OmegaConf.is_list(value) else None
+    if not isinstance(numbers, list) or len(numbers) != 4 or not all(_is_whole(n) for n in numbers):
+        raise ConfigError(f"{key}={value}: give four whole numbers, {key}=[top,bottom,left,right]")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _whole(cfg: DictConfig, key: str) -> int:
+    if not _is_whole(cfg[key]):
+        raise ConfigError(f"{key}={cfg[key]}: give a whole number")
+    return int(cfg[key])
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _flag(cfg: DictConfig, key: str) -> bool:
+    if not isinstance(cfg[key], bool):
+        raise ConfigError(f"{key}={cfg[key]}: give true or false")
+    return bool(cfg[key])
+
+
+def _rate(cfg: DictConfig, key: str) -> Fraction:
+    """A frame rate written as 25, 29.97 or 30000/1001."""
+    try:
+        rate = Fraction(str(cfg[key]))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"{key}={cfg[key]}: give a number or a fraction such as 30000/1001") from error
+    return rate
+
+
+def main() -> None:
+    """Entry point of ``infer.py`` and ``lipsync infer``."""
+    launch("infer", infer)
+
+
+if __name__ == "__main__":
+    main()

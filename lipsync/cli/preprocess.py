@@ -1,0 +1,45 @@
+"""``python preprocess.py data_root=RAW preprocessed_root=OUT [workers=N] [detector=...]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from lipsync.cli.app import launch
+from lipsync.data.preprocessing.runner import preprocess
+from lipsync.inference.hooks import ProgressHook
+
+
+def run(cfg: DictConfig) -> None:
+    """Preprocess as configured and say in one line what came of it."""
+    detector = instantiate(cfg.detector, _partial_=True)  # each worker builds its own
+    with ProgressHook() as hook:
+        report = preprocess(
+            cfg.data_root,
+            cfg.preprocessed_root,
+            detector,
+            workers=cfg.workers,
+            every=cfg.every,
+            pads=list(cfg.pads),
+            min_frames=cfg.min_frames,
+            smooth=not cfg.nosmooth,
+            overwrite=cfg.overwrite,
+            progress=lambda done, total, _name: hook("preprocess", done, total),
+            engine=instantiate(cfg.engine),
+        )
+    splits = ", ".join(f"{name} {count}" for name, count in report.splits.items())
+    print(
+        f"{report.kept} of {report.seen} videos kept as {report.clips} clips ({splits}); "
+        f"{len(report.dropped)} dropped, see {Path(cfg.preprocessed_root) / 'report.json'}"
+    )
+
+
+def main() -> None:
+    """Entry point of ``preprocess.py`` and ``lipsync preprocess``."""
+    launch("preprocess", run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""``python train.py model=syncnet|wav2lip|wav2lip_hq data.root=FOLDER [key=value ...]``."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+
+from lipsync.checkpoints.loading import load_state
+from lipsync.cli.app import EXIT_INTERRUPTED, launch, seed_everything
+from lipsync.errors import CheckpointError, ConfigError
+
+
+def train(cfg: DictConfig) -> None:
+    """Build data, model and trainer from the configuration, and fit."""
+    _quiet()
+    seed_everything(cfg.seed)
+    run_dir = Path(cfg.paths.output_dir)
+    _prepare_folder(run_dir)
+    ckpt_path = _resume_from(cfg)
+    data: pl.LightningDataModule = instantiate(cfg.data)
+    data.setup("fit")  # bad data is reported before a model is built
+    model: pl.LightningModule = instantiate(cfg.model, _convert_="all")
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer, callbacks=_listed(cfg.callbacks), logger=_listed(cfg.logger), _convert_="all"
+    )
+    _save_config(cfg, run_dir)
+    rank_zero_info(
+        f"global batch: {data.batch_size} windows x {trainer.world_size} processes x "  # type: ignore[attr-defined]
+        f"{trainer.accumulate_grad_batches} = "
+        f"{data.batch_size * trainer.world_size * trainer.accumulate_grad_batches}; run folder: {run_dir}"  # type: ignore[attr-defined]
+    )
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning turns Ctrl-C into exit 1
+            rank_zero_info(f"interrupted; go on with ckpt_path={run_dir / 'checkpoints' / 'last.ckpt'}")
+            raise SystemExit(EXIT_INTERRUPTED) from None
+        raise
+    rank_zero_info(f"done: step {trainer.global_step}, {run_dir / 'checkpoints' / 'last.ckpt'}")
+
+
+def _listed(group: DictConfig | None) -> list[Any]:
+    """The objects of a config group; entries set to null are left out."""
+    return [instantiate(node) for node in (group or {}).values() if node is not None]
+
+
+def _resume_from(cfg: DictConfig) -> str | None:
+    """The checkpoint to go on from; ``last`` means this run folder's ``checkpoints/last.ckpt``."""
+    if cfg.ckpt_path is None:
+        return None
+    last = Path(cfg.paths.output_dir) / "checkpoints" / "last.ckpt"
+    path = last if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; give ckpt_path=FILE of an earlier run")
+    if "pytorch-lightning_version" not in load_state(path):
+        raise CheckpointError(
+            f"{path}: holds weights only, no training state; give the last.ckpt of a run of this program"
+        )
+    return str(path)
+
+
+def _prepare_folder(run_dir: Path) -> None:
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{run_dir}: cannot write there ({error.strerror}); give hydra.run.dir=FOLDER"
+        ) from error
+
+
+@rank_zero_only
+def _save_config(cfg: DictConfig, run_dir: Path) -> None:
+    part = run_dir / "config.yaml.part"
+    part.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    part.replace(run_dir / "config.yaml")
+
+
+def _quiet() -> None:
+    """Silence Lightning's advice and banners that do not apply here; keep everything else."""
+    for text in (
+        "does not have many workers",
+        "smaller than the logging interval",
+        "isinstance.treespec, LeafSpec",
+        "in eval mode at the start of training",  # the frozen expert, on purpose
+    ):
+        warnings.filterwarnings("ignore", message=f".*{text}.*")
+    banners = ("Tip:", "`Trainer(", "GPU available", "TPU available", "`weights_only` was not set")
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"pytorch_lightning.{name}").addFilter(
+            lambda record: not any(text in record.getMessage() for text in banners)
+        )
+
+
+def main() -> None:
+    """Entry point of ``train.py`` and ``lipsync train``."""
+    launch("train", train)
+
+
+if __name__ == "__main__":
+    main()

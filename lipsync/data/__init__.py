@@ -1,0 +1,1 @@
+"""Preprocessed clips, window datasets, the synthetic corpus and the DataModule."""

@@ -1,0 +1,1 @@
+"""Score videos and write reports."""

@@ -1,0 +1,36 @@
+"""What a protocol hands to a judge: a stretch of crops of one face and the sound that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lipsync.errors import UserError
+from lipsync.types import Image
+
+SAMPLE_RATE = 16000
+FRAME_SAMPLES = 640
+"""Samples of one frame at 25 fps."""
+
+Waveform: TypeAlias = npt.NDArray[np.float32]
+"""``(N,)`` mono in [-1, 1] at 16 kHz."""
+
+
+class NotScorableError(UserError):
+    """A clip or a stretch of it has no score, for the reason in the message; never replaced by a number."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive crops of one face; consume ``frames`` before asking the protocol for the next segment."""
+
+    start: int
+    """Index of the first frame in the frames the protocol reads."""
+    frames: Iterable[Image]
+    """Crops, ``(S, S, 3)`` uint8 BGR with the judge's ``size`` S."""
+    waveform: Waveform
+    """Sound from the first frame on; may go on after the last."""

@@ -1,0 +1,1 @@
+"""Detect, track, smooth, crop and mask faces."""

@@ -1,0 +1,1 @@
+"""The streaming lip-sync pipeline."""

@@ -1,0 +1,149 @@
+"""From frames to frames with the face to be synthesised: detected and followed, or a box given by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, groupby
+from typing import TypeAlias
+
+from lipsync.errors import ConfigError, NoFaceError
+from lipsync.faces.crop import whole_box
+from lipsync.faces.detector import FaceDetector
+from lipsync.faces.smoothing import smooth_boxes
+from lipsync.faces.tracker import track_face
+from lipsync.types import Box, Face, FaceFrame, Frame
+
+Pads: TypeAlias = tuple[int, int, int, int]
+"""``top, bottom, left, right`` in pixels, the order of ``--pads``."""
+
+HOW_TO_HELP = "try another detector or give the region with box=[top,bottom,left,right]"
+"""What the user can do about a face that is not found."""
+
+FaceStage: TypeAlias = Callable[[Iterable[Frame]], Iterator[FaceFrame]]
+
+
+class FollowFace:
+    """Follow the main face: detection every few frames, tracking between, smoothed and padded boxes.
+
+    Args:
+        detector: finds faces in frames.
+        every: run the detector on every n-th frame.
+        smooth: average the boxes over five frames (``--nosmooth`` turns it off).
+        pads: pixels added to the box, ``top, bottom, left, right``.
+        must_have_face: raise at the first frame without a face instead of passing it through.
+    """
+
+    def __init__(
+        self,
+        detector: FaceDetector,
+        *,
+        every: int = 5,
+        smooth: bool = True,
+        pads: Pads = (0, 0, 0, 0),
+        must_have_face: bool = False,
+    ) -> None:
+        self.detector = detector
+        self.every = every
+        self.smooth = smooth
+        self.pads = pads
+        self.must_have_face = must_have_face
+
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
+        """One ``FaceFrame`` for each frame, in order; each pass over a repeated video is followed afresh.
+
+        Raises:
+            NoFaceError: a frame has no face and ``must_have_face`` is set.
+        """
+        for _, run in groupby(frames, _PassNumber()):
+            for item in self._follow(run):
+                face = _visible(item.frame, item.face, self.pads)
+                if face is None and self.must_have_face:
+                    raise NoFaceError(_without_face(item.frame))
+                yield replace(item, face=face)
+
+    def _follow(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
+        followed = track_face(frames, self.detector, every=self.every)
+        return smooth_boxes(followed) if self.smooth else followed
+
+
+class FirstFace:
+    """Detect on the first frame only and keep that face: for still images and ``--static``."""
+
+    def __init__(self, detector: FaceDetector, *, pads: Pads = (0, 0, 0, 0)) -> None:
+        self.detector = detector
+        self.pads = pads
+
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
+        """One ``FaceFrame`` for each frame, all with the first frame's face.
+
+        Raises:
+            NoFaceError: the first frame has no face.
+        """
+        iterator = iter(frames)
+        for first in iterator:
+            found = next(track_face([first], self.detector, every=1))
+            face = _visible(first, found.face, self.pads)
+            if face is None:
+                raise NoFaceError(_without_face(first))
+            for frame in chain([first], iterator):
+                yield FaceFrame(frame, face)
+
+
+class FixedBox:
+    """The same hand-given box on every frame; nothing is detected and no pads are added.
+
+    Args:
+        box: ``top, bottom, left, right`` in pixels of the frame, the order of ``--box``.
+
+    Raises:
+        ConfigError: the box is empty.
+    """
+
+    def __init__(self, box: tuple[int, int, int, int]) -> None:
+        top, bottom, left, right = box
+        if bottom <= top or right <= left:
+            raise ConfigError(
+                f"box={list(box)} is empty: give top, bottom, left, right with top < bottom, left < right"
+            )
+        self.box = list(box)
+        self.face = Face(Box(left, top, right, bottom), score=1.0)
+
+    def __call__(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
+        """One ``FaceFrame`` for each frame, all with the given box.
+
+        Raises:
+            ConfigError: the box lies outside the frame.
+        """
+        for frame in frames:
+            if _visible(frame, self.face, (0, 0, 0, 0)) is None:
+                height, width = frame.image.shape[:2]
+                raise ConfigError(f"box={self.box} lies outside the picture of {width}x{height} pixels")
+            yield FaceFrame(frame, self.face)
+
+
+def _visible(frame: Frame, face: Face | None, pads: Pads) -> Face | None:
+    """The face with its box grown by ``pads``; None where nothing of it is inside the frame."""
+    if face is None:
+        return None
+    height, width = frame.image.shape[:2]
+    box = face.box.padded(*pads)
+    return None if whole_box(box, width, height) is None else replace(face, box=box)
+
+
+class _PassNumber:
+    """Counts how often a repeated video has started again, seen by the frames' time running backwards."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.time = float("-inf")
+
+    def __call__(self, frame: Frame) -> int:
+        self.number += frame.time < self.time
+        self.time = frame.time
+        return self.number
+
+
+def _without_face(frame: Frame) -> str:
+    where = f"{frame.source}: " if frame.source else ""
+    return f"{where}no face in frame {frame.index} (at {frame.time:.2f} s); {HOW_TO_HELP}"

@@ -1,0 +1,184 @@
+"""Repaint faces with the Wav2Lip generator, in batches.
+
+Prajwal et al., "A Lip Sync Expert Is All You Need for Speech to Lip Generation In the Wild", ACM MM 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lipsync.audio.windows import MelWindows
+from lipsync.checkpoints.networks import load_generator
+from lipsync.errors import ConfigError
+from lipsync.faces.crop import crop, whole_box
+from lipsync.inference.detect import Pads
+from lipsync.inference.stage import batched
+from lipsync.types import Box, FaceFrame, Image, Patch
+
+FACE_SIZE = 96
+"""Side of the generator's square input and output in pixels."""
+
+RELEASED_PADS: Pads = (0, 10, 0, 0)
+"""``--pads`` of the reference inference script: released checkpoints expect the chin inside the box."""
+TRAINED_PADS: Pads = (0, 0, 0, 0)
+"""Checkpoints of ``train.py`` learnt from the detector's box as it is."""
+
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+
+
+class Synthesizer(Protocol):
+    """Second stage of the pipeline: new pictures of the face region, driven by speech."""
+
+    @property
+    def pads(self) -> Pads:
+        """Pixels to add to the detector's box, ``top, bottom, left, right``, where the user names none."""
+
+    @property
+    def batch_size(self) -> int:
+        """Frames held at a time."""
+
+    def __call__(self, faces: Iterable[FaceFrame], speech: MelWindows) -> Iterator[Patch]:
+        """One patch for each frame, in order, without an image where the frame has no face."""
+
+
+class Wav2LipSynthesizer:
+    """The generator with its input preparation, on a device.
+
+    Args:
+        generator: ``(mels (B, 1, 80, 16), faces (B, 6, 96, 96)) -> (B, 3, 96, 96)`` in [0, 1]; moved to
+            ``device`` and put into eval mode.
+        pads: default ``top, bottom, left, right`` padding of the detector's box, in pixels.
+        batch_size: frames per forward; None chooses 8 on a CPU (larger is slower there) and 32 elsewhere.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: ``bfloat16`` runs the generator under autocast; ``auto`` does so on GPUs that support it.
+
+    Raises:
+        ConfigError: the device is not there, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        *,
+        pads: Pads = RELEASED_PADS,
+        batch_size: int | None = None,
+        device: str = "auto",
+        precision: Precision = "float32",
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size}: give 1 or more")
+        self.device = resolve_device(device)
+        self.pads = pads
+        self.batch_size = batch_size or (8 if self.device.type == "cpu" else 32)
+        self.half = _runs_in_bfloat16(precision, self.device)
+        # mypy does not know the keyword, which is documented for nn.Module.to
+        self.generator = generator.to(self.device).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: str | Path,
+        *,
+        batch_size: int | None = None,
+        device: str = "auto",
+        precision: Precision = "float32",
+    ) -> Wav2LipSynthesizer:
+        """The synthesizer of a checkpoint, with the padding its crops were trained with.
+
+        Raises:
+            CheckpointError: the checkpoint is missing, damaged or not a Wav2Lip generator.
+        """
+        generator, loaded = load_generator(checkpoint)
+        # Only checkpoints of this project carry hyper-parameters.
+        pads = TRAINED_PADS if loaded.hparams else RELEASED_PADS
+        return cls(generator, pads=pads, batch_size=batch_size, device=device, precision=precision)
+
+    def __call__(self, faces: Iterable[FaceFrame], speech: MelWindows) -> Iterator[Patch]:
+        """One patch for each frame, in order; the frame of index ``i`` is driven by mel window ``i``."""
+        for batch in batched(faces, self.batch_size):
+            yield from self._patches(batch, speech)
+
+    def _patches(self, batch: list[FaceFrame], speech: MelWindows) -> Iterator[Patch]:
+        boxes = [_pixels(item) for item in batch]
+        present = [(item, box) for item, box in zip(batch, boxes, strict=True) if box is not None]
+        images: Iterator[Image] = iter(())
+        if present:
+            crops = np.stack([crop(item.frame.image, box, FACE_SIZE) for item, box in present])
+            mels = np.stack([speech[item.frame.index] for item, _ in present])
+            images = iter(self.repaint(crops, mels))
+        for item, box in zip(batch, boxes, strict=True):
+            yield Patch(item.frame) if box is None else Patch(item.frame, box, next(images))
+
+    def repaint(self, crops: Image, mels: np.ndarray) -> Image:
+        """New pictures of faces.
+
+        Args:
+            crops: ``(B, 96, 96, 3)`` uint8 BGR.
+            mels: ``(B, 80, 16)`` float32 log-mel windows.
+
+        Returns:
+            ``(B, 96, 96, 3)`` uint8 BGR, rounded to the nearest value.
+        """
+        with torch.inference_mode(), self._autocast():
+            faces = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
+            speech = torch.from_numpy(mels).to(self.device).unsqueeze(1)
+            fake = self.generator(speech, network_input(faces))
+            pixels = (fake.float() * 255).round().clamp(0, 255).to(torch.uint8)
+            return np.asarray(pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
+
+
+def network_input(faces: Tensor) -> Tensor:
+    """``(B, 3, H, W)`` crops -> ``(B, 6, H, W)`` channels-last: lower half set to 0, then as they are."""
+    masked = faces.clone()
+    masked[:, :, faces.shape[2] // 2 :] = 0
+    return torch.cat((masked, faces), dim=1).contiguous(memory_format=torch.channels_last)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: the name is unknown or this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name} is unknown: use auto, cpu, cuda or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device={name} is not supported: use auto, cpu, cuda or mps")
+    if (
+        (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count())
+        or (device.type == "mps" and not torch.backends.mps.is_available())
+    ):  # fmt: skip
+        raise ConfigError(f"device={name} is not available on this machine: use device=auto or device=cpu")
+    return device
+
+
+def _runs_in_bfloat16(precision: str, device: torch.device) -> bool:
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if precision not in ("float32", "bfloat16"):
+        raise ConfigError(f"precision={precision} is unknown: use float32, bfloat16 or auto")
+    return precision == "bfloat16"
+
+
+def _pixels(item: FaceFrame) -> Box | None:
+    """The face's box in whole pixels inside the frame; None without a face or where none of it is visible."""
+    if item.face is None:
+        return None
+    height, width = item.frame.image.shape[:2]
+    return whole_box(item.face.box, width, height)

@@ -1,0 +1,1 @@
+"""Streaming decode and encode of video and audio through PyAV."""

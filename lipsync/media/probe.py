@@ -1,0 +1,253 @@
+"""What a media file holds: streams, exact frame rate, duration, rotation; and how files are opened.
+
+Everything goes through PyAV (FFmpeg inside the wheel); no external program is needed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from lipsync.errors import MediaError
+from lipsync.types import VideoInfo
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+_MAX_FPS = 480
+"""Above this a stated rate is the clock of the container (1000/1, 90000/1), not a frame rate."""
+_MAX_TERM = 1_000_000
+"""Larger terms of a frame rate are measurement noise and overflow the clocks of containers."""
+
+
+LONGEST_GAP = Fraction(3600)
+"""Seconds. A longer step of the timestamps, or one backwards, is a clock that was reset in a recording."""
+# Tags in another encoding than UTF-8 must not make a file unreadable; PyAV 19 sees to that itself.
+_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+_CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+
+
+class _Ratio(Protocol):
+    """Fraction, or AVRational of PyAV 19."""
+
+    @property
+    def numerator(self) -> int: ...
+    @property
+    def denominator(self) -> int: ...
+
+
+class Orientation(NamedTuple):
+    """How to show a stored picture upright: turn clockwise by ``rotation``, then mirror left-right."""
+
+    rotation: int
+    """0, 90, 180 or 270 degrees."""
+    mirrored: bool
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether the suffix is that of a still image (any case)."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def has_audio(path: str | Path) -> bool:
+    """Whether the file has an audio stream.
+
+    Raises:
+        MediaError: The file cannot be opened as media.
+    """
+    with open_media(path) as container:
+        return bool(container.streams.audio)
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Describe the first video stream; decodes one frame.
+
+    Raises:
+        MediaError: The file is missing, unreadable, has no video stream or no frame that decodes.
+    """
+    path = Path(path)
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        frame = _first_frame(container, stream, path)
+        turn = orientation(frame)
+        width, height = frame.width, frame.height
+        if turn.rotation in (90, 270):
+            width, height = height, width
+        duration = _duration(container, stream)
+        fps = _frame_rate(stream, duration, path)
+        return VideoInfo(
+            path=path,
+            width=width,
+            height=height,
+            fps=fps,
+            duration=float(duration),
+            frame_count=stream.frames or math.floor(duration * fps + Fraction(1, 2)),
+            rotation=turn.rotation,
+            has_audio=bool(container.streams.audio),
+        )
+
+
+@contextmanager
+def open_media(path: str | Path) -> Iterator[InputContainer]:
+    """Open a file for decoding; errors become one line that says what is wrong.
+
+    Raises:
+        MediaError: The file is missing, a directory, empty, not readable or not media.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MediaError(f"{path}: is a directory, expected a media file")
+    if not path.exists():
+        raise MediaError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path}: the file is empty; copy or record it again")
+    try:
+        # An absolute name cannot be mistaken for a protocol ("part:1.mp4").
+        container = av.open(os.path.abspath(path), **_TAGS)
+    except (FFmpegError, OSError) as error:
+        raise MediaError(
+            f"{path}: cannot be opened as media ({reason(error)}); it may be damaged or another kind of file"
+        ) from error
+    with container:
+        yield container
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The first video stream that is not a cover picture.
+
+    Raises:
+        MediaError: There is none.
+    """
+    found = first_video(container)
+    if found is None:
+        raise MediaError(f"{path}: has no video stream")
+    if found.codec_context is None:
+        raise MediaError(f"{path}: the video stream is of an unknown kind; re-encode it, for instance as mp4")
+    return found
+
+
+def first_video(container: InputContainer) -> VideoStream | None:
+    """The first video stream that is not a cover picture, or None."""
+    attached = av.stream.Disposition.attached_pic
+    return next((s for s in container.streams.video if not s.disposition & attached), None)
+
+
+@overload
+def decode(packet: Packet[VideoStream]) -> list[VideoFrame] | None: ...
+@overload
+def decode(packet: Packet[AudioStream]) -> list[AudioFrame] | None: ...
+def decode(
+    packet: Packet[VideoStream] | Packet[AudioStream],
+) -> list[VideoFrame] | list[AudioFrame] | None:
+    """The frames that a packet completes, or None where the decoder refuses it as damaged.
+
+    Decoders refuse in many ways (invalid data, not permitted, not implemented), and one packet says nothing
+    about the next: callers count or fill, and report a stream of which nothing decodes.
+    """
+    try:
+        return packet.decode()
+    except MemoryError:
+        raise
+    except FFmpegError:
+        return None
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """Read the display matrix of a frame, rounded to quarter turns."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Orientation(0, False)
+    matrix = np.frombuffer(cast("bytes", data), dtype=np.int32)
+    # Row-major 3x3, [a b u; c d v; x y w]; a point (p, q) is shown at (a p + c q, b p + d q), y downwards.
+    a, b, _, c, d = (int(v) for v in matrix[:5])
+    mirrored = a * d - b * c < 0
+    if mirrored:  # a mirror after the turn negates the first column
+        a = -a
+        c = -c
+    quarter = round(math.degrees(math.atan2(b, a)) / 90) % 4
+    return Orientation(90 * quarter, mirrored)
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    try:
+        for packet in container.demux(stream):
+            frames = decode(packet)
+            if frames:
+                return frames[0]
+    except (FFmpegError, OSError) as error:
+        raise MediaError(f"{path}: reading failed ({reason(error)})") from error
+    raise MediaError(f"{path}: no frame of the video stream can be decoded; the file is damaged")
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> Fraction:
+    """Seconds of the video stream, 0 where the container does not say."""
+    base = ratio(stream.time_base)
+    if stream.duration is not None and stream.duration > 0 and base is not None:
+        return stream.duration * base
+    for key, value in stream.metadata.items():  # Matroska: the stream's own length is a tag, "00:00:01.668"
+        if key.upper().startswith("DURATION") and (clock := _CLOCK.fullmatch(value.strip())):
+            hours, minutes, seconds = (Fraction(part) for part in clock.groups())
+            return hours * 3600 + minutes * 60 + seconds
+    if container.duration is not None and container.duration > 0:
+        return Fraction(container.duration, av.time_base)
+    return Fraction(0)
+
+
+def _frame_rate(stream: VideoStream, duration: Fraction, path: Path) -> Fraction:
+    """Exact frame rate: the average the container states, unless that is a clock."""
+    average = ratio(stream.average_rate)
+    if average is not None and 0 < average <= _MAX_FPS:
+        return _plain(average)
+    frames = stream.frames
+    if frames == 0 or duration == 0:
+        frames, duration = _count(path)
+    if frames > 0 and duration > 0:
+        return _plain(frames / duration)
+    guess = ratio(stream.guessed_rate)  # a single frame
+    if guess is not None and 0 < guess <= _MAX_FPS:
+        return _plain(guess)
+    raise MediaError(f"{path}: the frame rate cannot be determined; re-encode it at a constant rate")
+
+
+def _count(path: Path) -> tuple[int, Fraction]:
+    """Packets of the video stream and the seconds they span, by reading the whole file."""
+    with open_media(path) as container:
+        stream = video_stream(container, path)
+        times = sorted(p.pts for p in container.demux(stream) if p.pts is not None and p.size)
+        base = ratio(stream.time_base)
+        if len(times) < 2 or base is None:
+            return 0, Fraction(0)
+        # n frames have n - 1 steps between them
+        return len(times) - 1, (times[-1] - times[0]) * base
+
+
+def _plain(fps: Fraction) -> Fraction:
+    return fps if fps.numerator <= _MAX_TERM else fps.limit_denominator(1001)
+
+
+def ratio(value: _Ratio | None) -> Fraction | None:
+    """A rate or time base of PyAV as a Fraction; None where it is unset (None, or 0 from PyAV 19 on)."""
+    return Fraction(value.numerator, value.denominator) if value else None
+
+
+def reason(error: Exception) -> str:
+    """The text of an FFmpeg or system error on one line."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split())

@@ -1,0 +1,251 @@
+"""One lossy encode per run: raw frames and sound into one container, complete or not there at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.audio.frame import AudioFrame
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+
+from lipsync.errors import MediaError
+from lipsync.media.color import BT709, LIMITED_RANGE, from_bgr
+from lipsync.media.probe import reason
+from lipsync.media.waveform import AudioFormat, audio_format, decode_audio
+from lipsync.types import Image
+
+if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Suffix of the target and its FFmpeg format."""
+
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_SUBSAMPLED = ("420", "422", "nv12")
+
+
+class VideoWriter:
+    """Encode BGR frames and a sound track into one file; use as a context manager.
+
+    The file is written as ``<name>.part`` and renamed when the block ends without an exception; otherwise
+    the part is removed and an older file of that name stays as it was. Colours are converted to BT.709
+    limited range and tagged so, which :class:`lipsync.media.reader.VideoReader` undoes exactly as players
+    do. H.264 in 4:2:0 needs even sizes: the last column or row of an odd picture is repeated, because
+    4:4:4 does not play in browsers and phones, and cropping would lose pixels.
+
+    Args:
+        path: Target; the suffix chooses the container (.mp4, .m4v, .mov, .mkv). Missing folders are created.
+        width: Width of the images, pixels.
+        height: Height of the images, pixels.
+        fps: Exact frame rate.
+        audio: ``(N,)`` float mono in [-1, 1], or a media file whose sound is re-encoded (its own rate, mono
+            or stereo, on the clock of its video), or None. It is written whole, even where it outlasts the
+            video.
+        sample_rate: Rate in Hz of an ``audio`` array.
+        crf: Quality of x264/x265, lower is better (0 lossless to 51).
+        preset: Speed of x264/x265.
+        codec: FFmpeg encoder.
+        pix_fmt: Pixel format of the encoder.
+        threads: Encoder threads. Fixed, because the bytes depend on it.
+
+    Raises:
+        MediaError: On entry: unknown suffix, unwritable target, unreadable sound, unknown encoder. On
+            ``write`` or exit: the disk is full or the encoder fails. On exit: no frame was written.
+        ValueError: On ``write``: an image of another size or type.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        width: int,
+        height: int,
+        fps: Fraction,
+        audio: npt.NDArray[np.floating] | str | Path | None = None,
+        *,
+        sample_rate: int = 16000,
+        crf: int = 18,
+        preset: str = "medium",
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        threads: int = 4,
+    ) -> None:
+        if width < 1 or height < 1 or fps <= 0:
+            raise ValueError(f"width, height and fps must be positive, got {width}, {height}, {fps}")
+        self.path = Path(path)
+        self.part = self.path.with_name(self.path.name + ".part")
+        self.width = width
+        self.height = height
+        self.fps = fps
+        self.audio = audio
+        self.sample_rate = sample_rate
+        self.options = {"crf": str(crf), "preset": preset} if codec in ("libx264", "libx265") else {}
+        self.codec = codec
+        self.pix_fmt = pix_fmt
+        self.threads = threads
+        self.frames = 0
+        """Frames written so far."""
+
+    def __enter__(self) -> Self:
+        kind = CONTAINERS.get(self.path.suffix.lower())
+        if kind is None:
+            known = ", ".join(CONTAINERS)
+            raise MediaError(f"{self.path}: cannot write this kind of file; name it with one of {known}")
+        if self.path.is_dir():
+            raise MediaError(f"{self.path}: is a directory, expected the name of a video file")
+        self._track = None if self.audio is None else _Track(self.audio, self.sample_rate)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            options = {"fflags": "+bitexact"}  # no random identifiers: same input, same bytes
+            if kind != "matroska":
+                options["movflags"] = "+faststart"
+            self._container = av.open(str(self.part.absolute()), "w", format=kind, options=options)
+        except (FFmpegError, OSError) as error:
+            raise MediaError(f"{self.path}: cannot be written ({reason(error)})") from error
+        try:
+            self._open_streams()
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            self._finish()
+        except BaseException:
+            self._discard()
+            raise
+
+    def write(self, image: Image) -> None:
+        """Append one ``(height, width, 3)`` uint8 BGR image."""
+        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+            raise ValueError(
+                f"expected a ({self.height}, {self.width}, 3) uint8 image, got {image.shape} {image.dtype}"
+            )
+        frame = from_bgr(self._even(image), self.pix_fmt, self._converter)
+        frame.pts = self.frames
+        frame.time_base = 1 / self.fps
+        self.frames += 1
+        try:
+            self._container.mux(self._video.encode(frame))
+            if self._track is not None:
+                # Sound keeps pace, so that the muxer has nothing to hold back.
+                self._track.write(self._container, until=self.frames / self.fps)
+        except (FFmpegError, OSError) as error:
+            raise MediaError(f"{self.path}: writing failed ({reason(error)})") from error
+
+    def _open_streams(self) -> None:
+        try:
+            added = self._container.add_stream(self.codec, rate=self.fps, options=self.options)
+            self._video = cast("VideoStream", added)
+            context = self._video.codec_context
+            context.width = self.width + (self.width % 2 if self._needs_even else 0)
+            context.height = self.height + (self.height % 2 if self._needs_even else 0)
+            context.pix_fmt = self.pix_fmt
+            context.time_base = 1 / self.fps
+            context.thread_type = "FRAME"  # PyAV's default, SLICE, costs x264 quality
+            context.thread_count = self.threads
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = LIMITED_RANGE
+            context.open()
+            self._converter = VideoReformatter()
+            if self._track is not None:
+                self._track.attach(self._container)
+        except (FFmpegError, OSError, ValueError, OverflowError) as error:
+            raise MediaError(
+                f"{self.path}: encoder {self.codec} does not accept {self.width}x{self.height} "
+                f"{self.pix_fmt} with {self.options} ({reason(error)})"
+            ) from error
+
+    @property
+    def _needs_even(self) -> bool:
+        return any(name in self.pix_fmt for name in _SUBSAMPLED)
+
+    def _even(self, image: Image) -> Image:
+        if not self._needs_even or (self.width % 2 == 0 and self.height % 2 == 0):
+            return image
+        return np.pad(image, ((0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
+
+    def _finish(self) -> None:
+        if self.frames == 0:
+            raise MediaError(f"{self.path}: not written, because there was no frame to write")
+        try:
+            self._container.mux(self._video.encode(None))
+            if self._track is not None:
+                self._track.write(self._container, until=None)
+            self._container.close()
+            self.part.replace(self.path)
+        except (FFmpegError, OSError) as error:
+            raise MediaError(f"{self.path}: writing failed ({reason(error)})") from error
+
+    def _discard(self) -> None:
+        try:
+            self._container.close()
+        except (FFmpegError, OSError):
+            pass  # the trailer of a file that is thrown away
+        finally:
+            self.part.unlink(missing_ok=True)
+
+
+class _Track:
+    """The sound: decoded or given samples, encoded as AAC on demand."""
+
+    def __init__(self, audio: npt.NDArray[np.floating] | str | Path, sample_rate: int) -> None:
+        if isinstance(audio, np.ndarray):
+            if audio.ndim != 1 or audio.size == 0 or not np.issubdtype(audio.dtype, np.floating):
+                raise ValueError(
+                    f"audio must be (N,) floating point with N >= 1, got {audio.shape} {audio.dtype}"
+                )
+            self.format = AudioFormat(sample_rate, 1)
+            self.chunks = _pieces(audio, sample_rate)
+        else:
+            self.format = audio_format(audio)
+            self.chunks = decode_audio(audio)
+        self.position = 0
+
+    def attach(self, container: OutputContainer) -> None:
+        """Add the AAC stream; rates the codec lacks become 48 kHz."""
+        source = self.format.rate
+        rate = source if source in _AAC_RATES else 48000
+        self.stream: AudioStream = container.add_stream("aac", rate=rate)
+        self.stream.codec_context.layout = self.layout
+        self.stream.codec_context.bit_rate = self.format.channels * (64000 if rate <= 24000 else 96000)
+
+    @property
+    def layout(self) -> str:
+        """FFmpeg's name of the channel layout."""
+        return "mono" if self.format.channels == 1 else "stereo"
+
+    def write(self, container: OutputContainer, until: Fraction | None) -> None:
+        """Encode the sound up to ``until`` seconds; None: the rest, and flush."""
+        while until is None or self.position < until * self.format.rate:
+            chunk = next(self.chunks, None)
+            if chunk is None:
+                break
+            frame = AudioFrame.from_ndarray(np.ascontiguousarray(chunk), "fltp", self.layout)
+            frame.sample_rate = self.format.rate
+            frame.time_base = Fraction(1, self.format.rate)
+            frame.pts = self.position
+            self.position += chunk.shape[1]
+            container.mux(self.stream.encode(frame))
+        if until is None:
+            container.mux(self.stream.encode(None))
+
+
+def _pieces(waveform: npt.NDArray[np.floating], size: int) -> Iterator[npt.NDArray[np.float32]]:
+    """``(1, size)`` float32 pieces of a mono waveform, clipped to [-1, 1]."""
+    for start in range(0, waveform.size, size):
+        yield np.clip(waveform[None, start : start + size], -1, 1).astype(np.float32)

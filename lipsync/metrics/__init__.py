@@ -1,0 +1,1 @@
+"""Sync and image metrics: pure functions and torchmetrics classes."""

@@ -1,0 +1,1 @@
+"""Plain networks. They know neither Lightning nor Hydra, and compute no loss."""

@@ -1,0 +1,412 @@
+"""Weights of every origin into this project's networks: same outputs as the framework that wrote them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lipsync.checkpoints import adapters
+from lipsync.checkpoints.kinds import Kind, describe, expert_kwargs, generator_kwargs, kind_of
+from lipsync.checkpoints.loading import load_state, load_weights, read_network
+from lipsync.errors import CheckpointError
+from lipsync.models.quality_discriminator import QualityDiscriminator
+from lipsync.models.syncnet import SyncNet
+from lipsync.models.wav2lip import Wav2Lip
+
+WIDTH = 0.25
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def input_of(name: str, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Tensor:
+    """The fixtures' input rule: uniform numbers seeded by a name."""
+    values = np.random.default_rng(zlib.crc32(name.encode())).uniform(low, high, shape)
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def lightning_checkpoint(path: Path, **modules: nn.Module) -> Path:
+    """What Lightning writes for a training module with the given submodules."""
+    state = {
+        f"{name}.{key}": value
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    state["sync_weight"] = torch.tensor(0.03)
+    torch.save(
+        {
+            "epoch": 1,
+            "global_step": 7,
+            "pytorch-lightning_version": "2.6.6",
+            "state_dict": state,
+            "loops": {"fit_loop": {"state_dict": {}}},
+            "callbacks": {
+                "ModelCheckpoint{}": {"best_model_path": "x", "best_model_score": torch.tensor(1.0)}
+            },
+            "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}],
+            "lr_schedulers": [],
+            "hparams_name": "kwargs",
+            "hyper_parameters": {"learning_rate": 1e-4, "disc_weight": 0.07},
+        },
+        path,
+    )
+    return path
+
+
+# --- Paddle ---
+
+
+@pytest.fixture(scope="module")
+def paddle(shared: Path) -> Path:
+    return shared / "parity" / "dain" / "paddle"
+
+
+def paddle_file(manifest: Path, path: Path, network: nn.Module, fill: Callable[..., nn.Module]) -> Path:
+    """The manifest's network as ``paddle.save`` writes it, with the fixtures' deterministic weights."""
+    described = json.loads(manifest.read_text())
+    weights = fill(network).state_dict()
+    for prefix, gain in described["gains"]:
+        for key in adapters.with_prefix(weights, prefix):
+            weights[f"{prefix}.{key}"] *= gain
+    arrays: dict[str, Any] = {}
+    for entry in described["state_dict"]:
+        array = weights[entry["torch_key"]].numpy().astype(entry["dtype"])
+        assert list(array.shape) == entry["shape"]
+        arrays[entry["paddle_key"]] = array
+    assert len(arrays) == described["n_keys"]
+    arrays["StructuredToParameterName@@"] = {
+        e["paddle_key"]: e["param_name"] for e in described["state_dict"]
+    }
+    path.write_bytes(pickle.dumps(arrays, protocol=4))
+    return path
+
+
+def test_paddle_generator_gives_paddles_outputs(
+    paddle: Path, tmp_path: Path, fill: Callable[..., nn.Module]
+) -> None:
+    path = paddle_file(paddle / "wav2lip_manifest.json", tmp_path / "g.pdparams", Wav2Lip(), fill)
+    generator = Wav2Lip().eval()
+    loaded = load_weights(generator, path)
+    assert loaded.kind is Kind.GENERATOR
+    expected = np.load(paddle / "wav2lip_paddle_out.npz")
+    with torch.no_grad():
+        image = generator(
+            input_of("wav2lip.mel", (2, 1, 80, 16), -4, 4), input_of("wav2lip.face", (2, 6, 96, 96))
+        )
+        clip = generator(
+            input_of("wav2lip.mel5", (1, 5, 1, 80, 16), -4, 4), input_of("wav2lip.face5", (1, 6, 5, 96, 96))
+        )
+    np.testing.assert_allclose(image.numpy(), expected["y"], atol=2e-5)
+    np.testing.assert_allclose(clip.numpy(), expected["y5"], atol=2e-5)
+
+
+def test_paddle_expert_gives_paddles_embeddings(
+    paddle: Path, tmp_path: Path, fill: Callable[..., nn.Module]
+) -> None:
+    path = paddle_file(paddle / "syncnet_color_manifest.json", tmp_path / "e.pdparams", SyncNet(), fill)
+    expert = SyncNet().eval()
+    load_weights(expert, path)
+    expected = np.load(paddle / "syncnet_color_paddle_out.npz")
+    with torch.no_grad():
+        audio, face = expert(
+            input_of("sync.mel", (2, 1, 80, 16), -4, 4), input_of("sync.face", (2, 15, 48, 96))
+        )
+    np.testing.assert_allclose(audio.numpy(), expected["a"], atol=5e-6)
+    np.testing.assert_allclose(face.numpy(), expected["v"], atol=5e-6)
+
+
+def test_paddle_critic_gives_paddles_probabilities(
+    paddle: Path, tmp_path: Path, fill: Callable[..., nn.Module]
+) -> None:
+    network = QualityDiscriminator()
+    path = paddle_file(paddle / "wav2lip_disc_qual_manifest.json", tmp_path / "d.pdparams", network, fill)
+    critic = QualityDiscriminator().eval()
+    assert load_weights(critic, path).kind is Kind.CRITIC
+    with torch.no_grad():
+        probability = critic(input_of("disc.face", (1, 3, 5, 96, 96))).sigmoid()
+    expected = np.load(paddle / "wav2lip_disc_qual_paddle_out.npz")
+    np.testing.assert_allclose(probability.numpy(), expected["p"], atol=5e-6)
+
+
+@pytest.mark.parametrize("name", ["wav2lip_subset_flat", "wav2lip_subset_flat_protocol2"])
+def test_files_written_by_paddle_compute_what_paddle_computes(paddle: Path, name: str) -> None:
+    state = adapters.paddle()(load_state(paddle / f"{name}.pdparams"))
+    assert kind_of(state) is Kind.GENERATOR
+    data = {key: torch.from_numpy(value) for key, value in np.load(paddle / "wav2lip_subset_io.npz").items()}
+
+    def block(prefix: str, x: Tensor, convolve: Callable[..., Tensor], **settings: Any) -> Tensor:
+        part = adapters.with_prefix(state, prefix)
+        x = convolve(x, part["0.weight"], part["0.bias"], **settings)
+        return functional.relu(
+            functional.batch_norm(
+                x, part["1.running_mean"], part["1.running_var"], part["1.weight"], part["1.bias"]
+            )
+        )
+
+    up = {"stride": 2, "padding": 1, "output_padding": 1}
+    encoded = block("face_encoder_blocks.0.0.conv_block", data["enc0_in"], functional.conv2d, padding=3)
+    decoded = block(
+        "face_decoder_blocks.6.0.conv_block", data["dec6_0_in"], functional.conv_transpose2d, **up
+    )
+    output = block("output_block.0.conv_block", data["output_in"], functional.conv2d, padding=1)
+    output = functional.conv2d(output, state["output_block.1.weight"], state["output_block.1.bias"]).sigmoid()
+    assert torch.allclose(encoded, data["enc0_out"], atol=1e-5)
+    assert torch.allclose(decoded, data["dec6_0_out"], atol=1e-5)
+    assert torch.allclose(output, data["output_out"], atol=1e-5)
+    assert state["output_block.0.conv_block.1.num_batches_tracked"].dtype == torch.int64
+
+
+def test_paddle_trainer_files_hold_their_networks(paddle: Path) -> None:
+    weight = load_state(paddle / "wav2lip_trainer_weight.pdparams")
+    assert {"netG"} <= set(weight)
+    assert adapters.identify(weight) is Kind.GENERATOR
+    checkpoint = adapters.networks(load_state(paddle / "wav2lip_trainer_checkpoint.pdparams"))
+    assert set(checkpoint) == {"netG", "netDS", "netDH"}
+    assert "face_encoder.0.conv_block.1.running_var" in checkpoint["netDS"]
+    flat = adapters.paddle()(load_state(paddle / "wav2lip_subset_flat.pdparams"))
+    nested = adapters.paddle("netG")(weight)
+    assert all(torch.equal(nested[key], flat[key]) for key in nested)
+
+
+def test_tensors_that_paddle_saved_with_their_names(paddle: Path) -> None:
+    nested = adapters.paddle("netG")(load_state(paddle / "nested_of_tensors.pdparams"))
+    flat = adapters.paddle()(load_state(paddle / "wav2lip_subset_flat.pdparams"))
+    assert nested.keys() == flat.keys()
+    assert all(torch.equal(nested[key], flat[key]) for key in flat)
+
+
+def test_paddle_linear_layers_are_transposed_on_request(paddle: Path) -> None:
+    renamed = {f"fc.{key}": value for key, value in load_state(paddle / "linear_sample.pdparams").items()}
+    layer = nn.Sequential()
+    layer.add_module("fc", nn.Linear(3, 5))
+    load_weights(layer, renamed, adapters.paddle(linear=("fc",)))
+    data = np.load(paddle / "linear_sample_io.npz")
+    np.testing.assert_allclose(layer(torch.from_numpy(data["x"])).detach().numpy(), data["y"], atol=1e-6)
+
+
+def test_an_absent_paddle_network_is_named(paddle: Path) -> None:
+    path = paddle / "wav2lip_trainer_checkpoint.pdparams"
+    with pytest.raises(CheckpointError, match="no network netX; it has netG, netDS"):
+        load_weights(Wav2Lip(width=WIDTH), path, adapters.paddle("netX"))
+
+
+# --- Wav2Lip and Lightning files ---
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_wav2lip_trainer_files(tmp_path: Path, prefix: str, wrapped: bool) -> None:
+    source, target = Wav2Lip(width=WIDTH), Wav2Lip(width=WIDTH)
+    state: dict[str, Any] = {prefix + key: value for key, value in source.state_dict().items()}
+    if wrapped:
+        optimizer = {"state": {0: {"exp_avg": torch.ones(1)}}, "param_groups": [{"lr": 1e-4}]}
+        state = {"state_dict": state, "optimizer": optimizer, "global_step": 3, "global_epoch": 1}
+    path = tmp_path / "checkpoint_step000000003.pth"
+    torch.save(state, path)
+    for adapter in (None, adapters.wav2lip):
+        target = Wav2Lip(width=WIDTH)
+        loaded = load_weights(target, path, adapter)
+        assert same_weights(source, target)
+        assert loaded.path == path
+        assert loaded.kind is Kind.GENERATOR
+        assert len(loaded.sha256 or "") == 64
+
+
+def test_a_training_checkpoint_gives_each_of_its_networks(tmp_path: Path) -> None:
+    parts = {"generator": Wav2Lip(WIDTH), "critic": QualityDiscriminator(WIDTH), "expert": SyncNet(WIDTH)}
+    path = lightning_checkpoint(tmp_path / "last.ckpt", **parts)
+    for name, fresh in {
+        "generator": Wav2Lip(WIDTH),
+        "critic": QualityDiscriminator(WIDTH),
+        "expert": SyncNet(WIDTH),
+    }.items():
+        loaded = load_weights(fresh, path)
+        assert same_weights(fresh, parts[name])
+        assert loaded.hparams == {"learning_rate": 1e-4, "disc_weight": 0.07}
+        other = type(fresh)(WIDTH)
+        load_weights(other, path, adapters.lightning(name))
+        assert same_weights(other, fresh)
+    assert adapters.identify(load_state(path)) is Kind.GENERATOR
+    with pytest.raises(CheckpointError, match="holds no ema_generator"):
+        load_weights(Wav2Lip(WIDTH), path, adapters.lightning("ema_generator"))
+
+
+def test_averaged_weights_come_first(tmp_path: Path) -> None:
+    raw, averaged, target = Wav2Lip(WIDTH), Wav2Lip(WIDTH), Wav2Lip(WIDTH)
+    load_weights(target, lightning_checkpoint(tmp_path / "last.ckpt", generator=raw, ema_generator=averaged))
+    assert same_weights(target, averaged)
+    state = {"params": raw.state_dict(), "params_ema": averaged.state_dict()}
+    load_weights(target, state)
+    assert same_weights(target, averaged)
+
+
+@pytest.mark.parametrize("width", [0.05, 0.125, 0.25, 0.3, 0.5, 2 / 3, 0.75, 1.0, 1.5])
+def test_the_width_of_a_generator_is_told_by_its_shapes(width: float) -> None:
+    with torch.device("meta"):
+        state = Wav2Lip(width).state_dict()
+        rebuilt = Wav2Lip(**generator_kwargs(state)).state_dict()
+    assert {key: value.shape for key, value in rebuilt.items()} == {k: v.shape for k, v in state.items()}
+
+
+@pytest.mark.parametrize("width", [0.05, 0.125, 0.25, 0.3, 0.5, 2 / 3, 1.0, 1.5])
+@pytest.mark.parametrize("head", [{}, {"head": "contrastive"}, {"head": "contrastive", "embedding": 64}])
+def test_the_settings_of_an_expert_are_told_by_its_shapes(width: float, head: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        state = SyncNet(width, **head).state_dict()
+        rebuilt = SyncNet(**expert_kwargs(state)).state_dict()
+    assert {key: value.shape for key, value in rebuilt.items()} == {k: v.shape for k, v in state.items()}
+
+
+def test_round_widths_come_back_as_they_were_written() -> None:
+    with torch.device("meta"):
+        assert generator_kwargs(Wav2Lip().state_dict()) == {"width": 1.0}
+        assert generator_kwargs(Wav2Lip(0.25).state_dict()) == {"width": 0.25}
+        assert expert_kwargs(SyncNet(0.5).state_dict()) == {"width": 0.5, "head": "cosine"}
+
+
+def test_a_compact_checkpoint_is_read_without_being_told_its_width(tmp_path: Path) -> None:
+    source = Wav2Lip(0.375)
+    path = lightning_checkpoint(tmp_path / "last.ckpt", generator=source, expert=SyncNet(WIDTH))
+    state, loaded = read_network(path, Kind.GENERATOR)
+    target = Wav2Lip(**generator_kwargs(state))
+    load_weights(target, state)
+    assert same_weights(source, target)
+    assert loaded.kind is Kind.GENERATOR
+    assert loaded.path == path
+    with pytest.raises(CheckpointError, match="a visual quality discriminator is needed"):
+        read_network(path, Kind.CRITIC)
+
+
+# --- Refusals ---
+
+
+def test_another_network_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lipsync_expert.pth"
+    torch.save({"state_dict": SyncNet(WIDTH).state_dict()}, path)
+    generator = Wav2Lip(WIDTH)
+    before = {key: value.clone() for key, value in generator.state_dict().items()}
+    with pytest.raises(CheckpointError) as error:
+        load_weights(generator, path)
+    message = str(error.value)
+    assert (
+        message
+        == f"{path}: this is a SyncNet expert (width=0.25, head=cosine), a Wav2Lip generator is needed"
+    )
+    assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        (("conv3_3_norm.weight", "fc6.weight"), "an S3FD face detector"),
+        (("L2Norm3_3.weight", "vgg.0.weight"), "an S3FD face detector (syncnet_python layout)"),
+        (("netcnnaud.0.weight", "netcnnlip.0.weight"), "a SyncNet v2 (LSE judge)"),
+        (("something.weight",), "a network of unknown kind"),
+    ],
+)
+def test_files_of_other_origins_are_told_apart(keys: tuple[str, ...], name: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_weights(SyncNet(WIDTH), {key: torch.ones(2) for key in keys})
+    assert f"this is {name}, a SyncNet expert is needed" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "kind"),
+    [
+        ("Wav2Lip", Kind.GENERATOR),
+        ("SyncNet_color", Kind.EXPERT),
+        ("Wav2Lip_disc_qual", Kind.CRITIC),
+        ("s3fd", Kind.S3FD),
+        ("s3fd_syncnet_python", Kind.S3FD_SYNCNET_PYTHON),
+        ("SyncNet_v2_S", Kind.LSE_SYNCNET),
+    ],
+)
+def test_released_networks_are_identified_by_their_keys(
+    parity: Callable[[str], tuple[dict[str, Any], Any]], fixture: str, kind: Kind
+) -> None:
+    keys = [entry["key"] if isinstance(entry, dict) else entry[0] for entry in parity(fixture)[0]["keys"]]
+    assert kind_of(keys) is kind
+    assert kind_of([key for key in keys if not key.endswith("num_batches_tracked")]) is kind
+
+
+def test_weights_of_no_network_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        load_weights(Wav2Lip(WIDTH), {"epoch": 3})
+    path = tmp_path / "x.pth"
+    torch.save({"unrelated": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="a network with other keys is needed"):
+        load_weights(nn.Linear(2, 2), path)
+
+
+def test_another_width_is_told_with_the_shapes() -> None:
+    with pytest.raises(CheckpointError) as error:
+        load_weights(Wav2Lip(0.5), Wav2Lip(WIDTH).state_dict())
+    message = str(error.value)
+    first = "face_encoder_blocks.1.0.conv_block.0.weight 8x8x3x3 instead of 16x8x3x3"
+    assert f"of another shape ({first}" in message
+    assert "the file holds a Wav2Lip generator (width=0.25)" in message
+
+
+def test_missing_and_unexpected_keys_are_counted_and_named() -> None:
+    state = SyncNet(WIDTH).state_dict()
+    for index in range(5):
+        state[f"extra.{index}"] = torch.zeros(1)
+    del state["face_encoder.0.conv_block.0.bias"]
+    with pytest.raises(CheckpointError) as error:
+        load_weights(SyncNet(WIDTH), state)
+    message = str(error.value)
+    assert "1 entry missing (face_encoder.0.conv_block.0.bias)" in message
+    assert "5 entries unexpected (extra.0, extra.1, extra.2, ...)" in message
+    assert "\n" not in message
+
+
+def test_the_two_heads_of_the_expert_do_not_mix() -> None:
+    with pytest.raises(CheckpointError, match=r"head=contrastive, embedding=256"):
+        load_weights(SyncNet(WIDTH), SyncNet(WIDTH, head="contrastive").state_dict())
+
+
+def test_weights_of_a_diverged_run_are_refused() -> None:
+    state = Wav2Lip(WIDTH).state_dict()
+    state["output_block.1.bias"] = torch.tensor([0.0, float("nan"), 0.0])
+    with pytest.raises(CheckpointError, match=r"not finite \(output_block.1.bias\)"):
+        load_weights(Wav2Lip(WIDTH), state)
+
+
+def test_files_of_before_batch_counters_are_complete() -> None:
+    source, target = SyncNet(WIDTH), SyncNet(WIDTH)
+    old = {key: value for key, value in source.state_dict().items() if "num_batches" not in key}
+    load_weights(target, old)
+    assert same_weights(source, target)
+
+
+def test_shapes_of_another_family_give_no_settings() -> None:
+    with torch.device("meta"):
+        state = Wav2Lip().state_dict()
+    state["face_encoder_blocks.3.0.conv_block.0.bias"] = torch.zeros(40)
+    with pytest.raises(CheckpointError, match="no width gives"):
+        generator_kwargs(state)
+    assert describe(state) == "Wav2Lip generator of another architecture"
+    with pytest.raises(CheckpointError, match="is missing"):
+        expert_kwargs(state)
+
+
+def test_real_weights_of_other_projects_are_read(shared: Path) -> None:
+    flow = load_state(shared / "weights" / "rife_v4_flownet.pkl")
+    assert all(not key.startswith("module.") for key in adapters.plain(flow))
+    assert len(adapters.plain(flow)) == len(flow) > 100
+    parser = adapters.networks(load_state(shared / "weights" / "bisenet_face_parsing_19.pth"))
+    assert [len(state) > 100 for state in parser.values()] == [True]
+    with pytest.raises(CheckpointError, match="not a weight file"):
+        load_state(shared / "weights" / "face_detection_yunet_2023mar.onnx")

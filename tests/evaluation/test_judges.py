@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lipsync.audio.mel import log_mel
+from lipsync.audio.mfcc import mfcc
+from lipsync.errors import CheckpointError
+from lipsync.evaluation.judge_loading import load_judge
+from lipsync.evaluation.judges import ExpertJudge, SyncNetJudge
+from lipsync.evaluation.scoring import score_frames
+from lipsync.evaluation.segments import NotScorableError
+from lipsync.models.lse_syncnet import LSESyncNet
+from lipsync.models.syncnet import SyncNet
+from lipsync.models.wav2lip import Wav2Lip
+
+GAIN = {"netcnnlip.0.weight": 0.0078125, "netcnnaud.0.weight": 0.125}
+
+
+@pytest.fixture(scope="module")
+def syncnet(fill):
+    return fill(LSESyncNet(), 1.0, GAIN)
+
+
+@pytest.fixture(scope="module")
+def expert(fill):
+    return fill(SyncNet(width=0.125, head="contrastive", embedding=32), 0.7)
+
+
+def _frames(count, size):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def _sound(frames, seed=1):
+    return (np.random.default_rng(seed).standard_normal(frames * 640) * 0.1).astype(np.float32)
+
+
+def test_syncnet_features_equal_window_by_window(syncnet):
+    frames, sound = _frames(13, 224), _sound(13)
+    video, audio = SyncNetJudge(syncnet, chunk=3).features(iter(frames), sound)
+    assert video.shape == audio.shape == (8, 1024)  # one window fewer than the frames allow
+    coefficients = mfcc(np.round(sound * 32768).astype(np.int16)).T
+    with torch.inference_mode():
+        for row in (0, 3, 7):
+            window = torch.from_numpy(frames[row : row + 5]).permute(3, 0, 1, 2)[None].float()
+            columns = torch.from_numpy(coefficients[:, 4 * row : 4 * row + 20].copy())[None, None]
+            torch.testing.assert_close(video[row], syncnet.forward_lip(window)[0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(audio[row], syncnet.forward_aud(columns)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_syncnet_chunks_change_nothing(syncnet):
+    frames, sound = _frames(12, 224), _sound(12)
+    one, _ = SyncNetJudge(syncnet, chunk=100).features(frames, sound)
+    other, _ = SyncNetJudge(syncnet, chunk=1).features(frames, sound)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+
+
+def test_syncnet_stops_reading_where_the_sound_ends(syncnet):
+    read = []
+
+    def frames():
+        for index, frame in enumerate(_frames(30, 224)):
+            read.append(index)
+            yield frame
+
+    video, audio = SyncNetJudge(syncnet, chunk=4).features(frames(), _sound(9))
+    assert len(video) == len(audio) == 4
+    assert len(read) == 9
+
+
+@pytest.mark.parametrize(("frames", "sound"), [(3, 40), (5, 40), (40, 5), (40, 0), (0, 40)])
+def test_syncnet_refuses_what_is_too_short(syncnet, frames, sound):
+    with pytest.raises(NotScorableError, match="at least 6 are needed"):
+        SyncNetJudge(syncnet).features(_frames(frames, 224), _sound(sound))
+
+
+def test_six_frames_give_one_window(syncnet):
+    video, _ = SyncNetJudge(syncnet).features(_frames(6, 224), _sound(6))
+    assert len(video) == 1
+
+
+def test_loud_sound_does_not_wrap_around(syncnet):
+    loud = np.ones(10 * 640, dtype=np.float32)
+    quieter = loud * np.float32(32767 / 32768)
+    judge = SyncNetJudge(syncnet)
+    frames = _frames(10, 224)
+    torch.testing.assert_close(judge.features(frames, loud)[1], judge.features(frames, quieter)[1])
+
+
+def test_expert_features_equal_window_by_window(expert):
+    frames, sound = _frames(40, 96), _sound(40)
+    video, audio = ExpertJudge(expert, chunk=7).features(iter(frames), sound)
+    assert video.shape == audio.shape
+    assert len(video) == 36
+    mel = log_mel(sound)
+    with torch.inference_mode():
+        for row in (0, 8, 35):
+            lower = frames[row : row + 5, 48:].transpose(0, 3, 1, 2).reshape(1, 15, 48, 96) / np.float32(255)
+            start = int(80.0 * (row / 25.0))
+            pair = expert(
+                torch.from_numpy(mel[:, start : start + 16].copy())[None, None], torch.from_numpy(lower)
+            )
+            torch.testing.assert_close(audio[row], pair[0][0], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(video[row], pair[1][0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(video.norm(dim=1), torch.ones(36))
+
+
+@pytest.mark.parametrize(("frames", "sound"), [(28, 100), (100, 28)])
+def test_expert_needs_enough_windows(expert, frames, sound):
+    with pytest.raises(NotScorableError, match="at least 29 are needed"):
+        ExpertJudge(expert).features(_frames(frames, 96), _sound(sound))
+
+
+class _Echo:
+    """A judge whose features are what it is given, so that the right answer is known."""
+
+    name, kind, sha256, view, size, vshift = "echo", "lse", "", "scene", 8, 15
+
+    def __init__(self, padding=0.0, delay=0):
+        self.padding, self.delay = padding, delay
+
+    def features(self, frames, waveform):
+        sound = torch.from_numpy(waveform).reshape(-1, 640)[:, :16]
+        return torch.roll(sound, -self.delay, 0), sound
+
+
+@pytest.mark.parametrize("padding", [0.0, float("nan")])
+@pytest.mark.parametrize("delay", [-4, 0, 6])
+def test_scores_find_the_delay(delay, padding):
+    score, windows = score_frames([], _sound(60), _Echo(padding, delay))
+    assert score.offset == -delay
+    assert windows == 60
+
+
+def test_broken_weights_are_named():
+    class Broken(_Echo):
+        def features(self, frames, waveform):
+            return torch.full((40, 8), torch.nan), torch.zeros(40, 8)
+
+    with pytest.raises(CheckpointError, match="judge echo: its features are not finite"):
+        score_frames([], _sound(60), Broken())
+
+
+def test_judges_are_told_apart_by_their_weights(tmp_path, syncnet, expert):
+    torch.save(syncnet.state_dict(), tmp_path / "a.model")
+    torch.save({"state_dict": expert.state_dict()}, tmp_path / "b.pth")
+    torch.save({"state_dict": Wav2Lip(width=0.125).state_dict()}, tmp_path / "c.pth")
+    first, second = load_judge(tmp_path / "a.model"), load_judge(tmp_path / "b.pth")
+    assert (first.kind, first.name, len(first.sha256)) == ("lse", "a.model", 64)
+    assert (second.kind, second.name) == ("expert", "b.pth")
+    assert second.network.head == "contrastive"
+    with pytest.raises(CheckpointError, match="Wav2Lip generator"):
+        load_judge(tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match="missing"):
+        load_judge(tmp_path / "missing.pth")
