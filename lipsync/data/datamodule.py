@@ -59,8 +59,8 @@ class LipSyncData(pl.LightningDataModule):
         batch_size: Windows a step and process; a multiple of the data set's windows a draw.
         val_batch_size: Items of a validation batch (clips for the expert, windows for the generator).
         train_split: Name of the training list.
-        val_splits: Names of the validation lists; the first is logged as ``val/...``, the others
-            under their own names.
+        val_splits: Names of the validation lists; metrics are logged as ``<name>/...``, and what watches
+            validation (the sync gate) watches the first.
         num_workers: Loader processes.
         epoch_draws: Draws that make one epoch over all processes; by default one per clip.
     """

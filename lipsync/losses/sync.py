@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lipsync.models.syncnet import SyncNet, lower_half_windows
+from lipsync.models.syncnet import SyncNet
 
 
 def cosine_bce(audio_emb: Tensor, face_emb: Tensor, target: Tensor) -> Tensor:
@@ -69,22 +69,25 @@ def contrastive_loss(
         return torch.stack(terms).mean()
 
 
-def expert_sync_loss(expert: SyncNet, mel: Tensor, fake: Tensor, other_mel: Tensor | None = None) -> Tensor:
+def expert_sync_loss(
+    expert: SyncNet, mel: Tensor, face_window: Tensor, other_mel: Tensor | None = None
+) -> Tensor:
     """How badly generated frames match the speech, in the eyes of the expert; scalar.
 
     With the cosine head it is :func:`cosine_bce` against "in sync" (Wav2Lip, equation 2); with the
     contrastive head the cross-entropy of picking, for each face window, its own speech among those of the
-    batch and ``other_mel`` (with nothing to pick from: 1 - cosine). The gradient reaches ``fake``; freezing
-    the expert's parameters, and its mode, are the caller's.
+    batch and ``other_mel`` (with nothing to pick from: 1 - cosine). The gradient reaches ``face_window``;
+    freezing the expert's parameters, and its mode, are the caller's.
 
     Args:
         expert: the expert; its head chooses the loss.
         mel: ``(B, 1, 80, 16)`` speech of the window.
-        fake: ``(B, 3, T, 96, 96)`` generated frames in [0, 1], T = 5.
+        face_window: ``(B, 15, 48, 96)`` lower halves of generated frames in [0, 1], stacked by
+            :func:`lipsync.models.syncnet.lower_half_windows`.
         other_mel: ``(M, 1, 80, 16)`` speech that fits none of the windows; for the contrastive head the
             speech of the reference windows is the hard negative that punishes copying their mouths.
     """
-    audio, face = expert(mel, lower_half_windows(fake))
+    audio, face = expert(mel, face_window)
     if expert.head == "cosine":
         return cosine_bce(audio, face, torch.ones(len(audio), device=audio.device))
     if other_mel is not None:

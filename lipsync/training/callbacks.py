@@ -50,7 +50,8 @@ class SyncGate(Callback):
         """Decide from the metrics of the validation that has just ended."""
         if trainer.sanity_checking or self.opened_at is not None or pl_module.expert is None:
             return
-        reason = self._reason(trainer.callback_metrics)
+        split = trainer.datamodule.val_splits[0]  # type: ignore[attr-defined]
+        reason = self._reason(split, trainer.callback_metrics)
         if reason:
             self._open(trainer.global_step, reason)
 
@@ -66,15 +67,14 @@ class SyncGate(Callback):
             progress = (step - self.opened_at + 1) / self.ramp_steps if self.ramp_steps else 1.0
             pl_module.sync_weight.fill_(self.weight * min(1.0, progress))
 
-    def _reason(self, metrics: dict[str, Tensor]) -> str | None:
-        sync, l1, copy = (
-            float(metrics.get(f"val/{name}", "nan")) for name in ("sync", "l1_lower", "l1_copy")
-        )
+    def _reason(self, split: str, metrics: dict[str, Tensor]) -> str | None:
+        names = (f"{split}/{name}" for name in ("sync", "l1_lower", "l1_copy"))
+        sync, l1, copy = (float(metrics.get(name, "nan")) for name in names)
         # Comparisons with nan (a metric that was not logged) are false.
         if self.threshold is not None and sync < self.threshold:
-            return f"val/sync {sync:.3f} < {self.threshold}"
+            return f"{split}/sync {sync:.3f} < {self.threshold}"
         if self.copy_margin is not None and l1 < self.copy_margin * copy:
-            return f"val/l1_lower {l1:.4f} < {self.copy_margin} x val/l1_copy {copy:.4f}"
+            return f"{split}/l1_lower {l1:.4f} < {self.copy_margin} x {split}/l1_copy {copy:.4f}"
         return None
 
     def _open(self, step: int, reason: str) -> None:

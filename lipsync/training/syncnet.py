@@ -63,8 +63,7 @@ class SyncNetModule(pl.LightningModule):
     def validation_step(self, batch: SyncBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Scores runs of consecutive windows, one run a clip."""
         audio, face = self.expert(batch.mel, batch.face)
-        name = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
-        prefix = "val" if dataloader_idx == 0 else name
+        prefix = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
         audio, face = audio.float(), face.float()
         scores = {f"{prefix}/sync": self.validation_loss(audio, face, batch)}
         runs = [clip_scores(a, f) for a, f in zip(*self._runs(audio, face, batch), strict=True)]

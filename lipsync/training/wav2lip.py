@@ -14,6 +14,7 @@ from lipsync.losses.adversarial import critic_loss, frozen, generator_loss
 from lipsync.losses.sync import expert_sync_loss
 from lipsync.models.syncnet import SyncNet, lower_half_windows
 from lipsync.models.wav2lip import Wav2Lip
+from lipsync.training.jitter import jitter_windows
 from lipsync.training.optimization import OptimizerFactory, SchedulerFactory, configure, planned_steps
 
 
@@ -31,6 +32,8 @@ class Wav2LipModule(pl.LightningModule):
         optimizer: Partial of a torch optimizer, over generator and critic.
         expert_checkpoint: Path or catalogue name of a sync expert; without it there is no sync loss.
         expert_mode: ``eval``, or ``train`` as in the reference (batch statistics in the frozen expert).
+        expert_jitter: Show the expert randomly moved views of the generated mouths while training, so that
+            pixel patterns do not satisfy it.
         critic: The quality critic of HQ.
         adversarial_weight: ``a``; 0.07 in the reference.
         mel_shift: The training data's speech shift in frames; kept for inference.
@@ -46,6 +49,7 @@ class Wav2LipModule(pl.LightningModule):
         *,
         expert_checkpoint: str | None = None,
         expert_mode: Literal["train", "eval"] = "eval",
+        expert_jitter: bool = False,
         critic: nn.Module | None = None,
         adversarial_weight: float = 0.07,
         mel_shift: int = -1,
@@ -56,7 +60,7 @@ class Wav2LipModule(pl.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.generator, self.critic = generator, critic
         self.expert: SyncNet | None = None
-        self.expert_mode = expert_mode
+        self.expert_mode, self.expert_jitter = expert_mode, expert_jitter
         if expert_checkpoint is not None:
             self.expert, provenance = load_expert(expert_checkpoint)
             self.expert.requires_grad_(False)
@@ -81,7 +85,11 @@ class Wav2LipModule(pl.LightningModule):
         """Every term for generated frames ``fake`` ``(B, 3, T, H, W)``; scalars."""
         terms = {"l1": nn.functional.l1_loss(fake, batch.target)}
         if self.expert is not None and float(self.sync_weight) > 0:
-            terms["sync"] = sync_loss(self.expert, batch, fake)
+            window = lower_half_windows(fake)
+            if self.expert_jitter:
+                seed = self.global_step * self.trainer.world_size + self.global_rank
+                window = jitter_windows(window, seed)
+            terms["sync"] = sync_loss(self.expert, batch, window)
         if self.critic is not None:
             terms["adversarial"] = generator_loss(frozen(self.critic, fake))
             terms["critic"] = critic_loss(self.critic(batch.target), self.critic(fake.detach()))
@@ -109,8 +117,7 @@ class Wav2LipModule(pl.LightningModule):
         }
         if self.expert is not None:
             scores |= expert_scores(self.expert, batch, fake)
-        name = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
-        prefix = "val" if dataloader_idx == 0 else name
+        prefix = self.trainer.datamodule.val_splits[dataloader_idx]  # type: ignore[attr-defined]
         self.log_dict(
             {f"{prefix}/{key}": value for key, value in scores.items()},
             batch_size=len(fake),
@@ -138,9 +145,9 @@ class Wav2LipModule(pl.LightningModule):
         return configure(parameters, self.optimizer, self.scheduler, steps)
 
 
-def sync_loss(expert: SyncNet, batch: GenerationBatch, fake: Tensor) -> Tensor:
-    """The expert's verdict on generated frames ``(B, 3, T, H, W)``; scalar."""
-    return expert_sync_loss(expert, batch.mel, fake, other_mel=batch.reference_mel)
+def sync_loss(expert: SyncNet, batch: GenerationBatch, window: Tensor) -> Tensor:
+    """The expert's verdict on generated lower halves ``(B, 15, 48, 96)``; scalar."""
+    return expert_sync_loss(expert, batch.mel, window, other_mel=batch.reference_mel)
 
 
 def expert_scores(expert: SyncNet, batch: GenerationBatch, fake: Tensor) -> dict[str, Tensor]:
@@ -150,7 +157,8 @@ def expert_scores(expert: SyncNet, batch: GenerationBatch, fake: Tensor) -> dict
         ``sync``, the loss, and ``own``, the share of windows that fit their own speech better than the
         speech of the reference window: a copied mouth scores far below 1/2.
     """
-    face = expert.encode_face(lower_half_windows(fake))
+    window = lower_half_windows(fake)
+    face = expert.encode_face(window)
     own = (face * expert.encode_audio(batch.mel)).sum(1)
     other = (face * expert.encode_audio(batch.reference_mel)).sum(1)
-    return {"sync": sync_loss(expert, batch, fake), "own": (own > other).float().mean()}
+    return {"sync": sync_loss(expert, batch, window), "own": (own > other).float().mean()}

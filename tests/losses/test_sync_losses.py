@@ -175,7 +175,7 @@ def inputs(batch: int) -> tuple[Tensor, Tensor]:
 def test_expert_sync_loss_reaches_the_lower_half_only(head: Any, batch: int) -> None:
     expert = SyncNet(width=0.125, head=head).eval().requires_grad_(False)
     mel, fake = inputs(batch)
-    loss = expert_sync_loss(expert, mel, fake)
+    loss = expert_sync_loss(expert, mel, lower_half_windows(fake))
     assert loss.shape == ()
     loss.backward()
     assert fake.grad is not None
@@ -185,17 +185,21 @@ def test_expert_sync_loss_reaches_the_lower_half_only(head: Any, batch: int) -> 
 
 def test_expert_sync_loss_of_each_head() -> None:
     mel, fake = inputs(3)
-    fake = fake.detach()
+    window = lower_half_windows(fake.detach())
     expert = SyncNet(width=0.125).eval()
-    audio, face = expert(mel, lower_half_windows(fake))
+    audio, face = expert(mel, window)
     torch.testing.assert_close(
-        expert_sync_loss(expert, mel, fake), -functional.cosine_similarity(audio, face).log().mean()
+        expert_sync_loss(expert, mel, window), -functional.cosine_similarity(audio, face).log().mean()
     )
     contrastive = SyncNet(width=0.125, head="contrastive").eval()
-    audio, face = contrastive(mel, lower_half_windows(fake))
+    audio, face = contrastive(mel, window)
     expected = functional.cross_entropy(10.0 * face @ audio.T, torch.arange(3))
-    torch.testing.assert_close(expert_sync_loss(contrastive, mel, fake), expected)
-    one = expert_sync_loss(contrastive, mel[:1], fake[:1])
+    torch.testing.assert_close(expert_sync_loss(contrastive, mel, window), expected)
+    one = expert_sync_loss(contrastive, mel[:1], window[:1])
     torch.testing.assert_close(one, 1 - audio[0] @ face[0])
-    expert_sync_loss(contrastive, mel, fake).backward()
+    other = torch.randn(4, 1, 80, 16)
+    candidates = torch.cat([audio, contrastive.encode_audio(other)])
+    expected = functional.cross_entropy(10.0 * face @ candidates.T, torch.arange(3))
+    torch.testing.assert_close(expert_sync_loss(contrastive, mel, window, other), expected)
+    expert_sync_loss(contrastive, mel, window).backward()
     assert contrastive.log_temperature.grad is None
