@@ -3,15 +3,18 @@
     python scripts/convert_checkpoint.py wav2lip.pdparams wav2lip.safetensors
     python scripts/convert_checkpoint.py last.ckpt critic.pth --part critic
 
-SOURCE is a path or a name of the catalogue. Of a file that holds several networks the main one is taken.
+SOURCE is a path or a name of the catalogue. Of a file that holds several networks the main one is taken. The
+settings that a checkpoint of this project was trained with are kept, because inference goes by them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -19,16 +22,16 @@ from safetensors.torch import save
 from lipsync.checkpoints import store
 from lipsync.checkpoints.adapters import identify, networks
 from lipsync.checkpoints.kinds import Kind, State, describe, kind_of
-from lipsync.checkpoints.loading import load_state, sha256_of
+from lipsync.checkpoints.loading import HPARAMS, load_state, sha256_of
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.errors import CheckpointError, UserError
+from lipsync.files import replacing
 
 SUFFIXES = (".safetensors", ".pth")
 
 
-def chosen(source: Path, part: str | None) -> State:
-    """The network ``part`` of the file, or its main one."""
-    state = load_state(source)
+def chosen(state: Mapping[str, Any], source: Path, part: str | None) -> State:
+    """The network ``part`` of what the file ``source`` holds, or its main one."""
     found = networks(state)
     if part is not None:
         for place, weights in found.items():
@@ -42,21 +45,20 @@ def chosen(source: Path, part: str | None) -> State:
     raise CheckpointError(f"{source}: holds no weights")
 
 
-def write(weights: State, target: Path) -> None:
-    """Writes ``target`` through a ``.part`` file; the same weights give the same bytes."""
+def write(weights: State, hparams: Mapping[str, Any], target: Path) -> None:
+    """Writes ``target``; the same weights and settings give the same bytes."""
     contiguous = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
-    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".safetensors":
-            part.write_bytes(save(contiguous))
-        else:
-            wrapped = kind_of(weights) in (Kind.GENERATOR, Kind.EXPERT, Kind.CRITIC)
-            with part.open("wb") as stream:
-                torch.save({"state_dict": contiguous} if wrapped else contiguous, stream)
-        part.replace(target)
+        with replacing(target) as part:
+            if target.suffix == ".safetensors":
+                part.write_bytes(save(contiguous, {HPARAMS: json.dumps(hparams)} if hparams else None))
+            else:
+                wrapped = kind_of(weights) in (Kind.GENERATOR, Kind.EXPERT, Kind.CRITIC)
+                content = {"state_dict": contiguous} if wrapped else contiguous
+                with part.open("wb") as stream:
+                    torch.save({**content, HPARAMS: hparams} if hparams else content, stream)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise CheckpointError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
@@ -76,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             source = store.resolve(options.source, bar)
         if options.target.exists() and options.target.samefile(source):
             raise CheckpointError(f"{options.target}: is the source; name another file to write")
-        weights = chosen(source, options.part)
-        write(weights, options.target)
+        state = load_state(source)
+        weights = chosen(state, source, options.part)
+        write(weights, state.get(HPARAMS, {}), options.target)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lipsync.audio.spec import WAV2LIP, AudioSpec
 
 AMPLITUDE_FLOOR = 1e-5
+_BLOCK = 4096
+"""Columns computed at once: memory beyond input and result stays flat for any length."""
 
 
 @lru_cache(maxsize=4)
@@ -69,8 +70,15 @@ def _log_mel(waveform: Tensor, spec: AudioSpec) -> Tensor:
         raise ValueError(
             f"waveform must be (N,) floating point with N >= 1, got {tuple(waveform.shape)} {waveform.dtype}"
         )
+    steps = spec.steps(waveform.numel())
+    blocks = (range(steps)[first : first + _BLOCK] for first in range(0, steps, _BLOCK))
+    return torch.cat([_columns(waveform, block, spec) for block in blocks], dim=1)
+
+
+def _columns(waveform: Tensor, steps: range, spec: AudioSpec) -> Tensor:
+    """The columns ``steps`` of the spectrogram, ``(80, len(steps))``."""
     spectrum = torch.stft(
-        _reflect(_emphasise(waveform, spec.preemphasis), spec.n_fft // 2),
+        _emphasised(waveform, steps, spec),
         spec.n_fft,
         hop_length=spec.hop,
         win_length=spec.win,
@@ -84,17 +92,16 @@ def _log_mel(waveform: Tensor, spec: AudioSpec) -> Tensor:
     return scaled.clamp(-spec.max_abs, spec.max_abs)
 
 
-def _emphasise(waveform: Tensor, coefficient: float) -> Tensor:
-    """First-order high-pass; in float64, because the difference of neighbours cancels leading digits."""
-    x = waveform.double()
-    return torch.cat([x[:1], x[1:] - coefficient * x[:-1]]).float()
+def _emphasised(waveform: Tensor, steps: range, spec: AudioSpec) -> Tensor:
+    """The samples under the columns ``steps``, high-passed, then reflected at both ends of the sound.
 
-
-def _reflect(x: Tensor, pad: int) -> Tensor:
-    """Reflect ``pad`` samples at both ends; shorter signals are reflected as often as needed."""
-    n = x.numel()
-    if n > pad:
-        return functional.pad(x[None], (pad, pad), mode="reflect")[0]
-    period = max(1, 2 * (n - 1))
-    index = torch.arange(-pad, n + pad, device=x.device) % period
-    return x[torch.minimum(index, period - index)]
+    Sound shorter than half a window is reflected as often as needed. The difference of neighbours is taken
+    in float64, because it cancels leading digits.
+    """
+    half = spec.n_fft // 2
+    place = torch.arange(steps.start * spec.hop - half, steps[-1] * spec.hop + half, device=waveform.device)
+    period = max(1, 2 * (waveform.numel() - 1))
+    index = place % period
+    index = torch.minimum(index, period - index)
+    before = torch.where(index > 0, waveform[index - 1].double(), 0.0)
+    return (waveform[index].double() - spec.preemphasis * before).float()

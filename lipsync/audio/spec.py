@@ -43,3 +43,5 @@ class AudioSpec:
 
 
 WAV2LIP = AudioSpec()
+SAMPLES_PER_FRAME = WAV2LIP.sample_rate // TRAINING_FPS
+"""Samples of one video frame at the training rate: 40 ms."""

@@ -29,14 +29,6 @@ def training_start(frame: int) -> int:
     return int(_RATE * (frame / float(TRAINING_FPS)))
 
 
-def frames_to_cover(mel_steps: int, fps: Fraction) -> int:
-    """Frames that last at least as long as the sound behind ``mel_steps`` columns, at least 1.
-
-    The reference rule (:func:`mel_windows`) stops 0.07 to 0.17 s earlier.
-    """
-    return max(1, math.ceil((mel_steps - 1) * fps / Fraction(_RATE)))
-
-
 def mel_window(mel: Mel, start: int) -> Mel:
     """The 16 columns from ``start``, moved inside the spectrogram where they would overrun an edge.
 
@@ -117,8 +109,11 @@ class MelWindows:
 
     @property
     def frames_to_cover(self) -> int:
-        """Frames a video needs to last at least as long as the sound."""
-        return frames_to_cover(self._steps, self.fps)
+        """Frames a video needs to last at least as long as the sound, at least 1.
+
+        The reference rule (``len``) stops 0.07 to 0.17 s earlier.
+        """
+        return max(1, math.ceil((self._steps - 1) * self.fps / Fraction(_RATE)))
 
 
 def _starts(steps: int, fps: float | Fraction) -> list[int]:

@@ -55,7 +55,7 @@ def paddle(network: str | None = None, linear: tuple[str, ...] = ()) -> Adapter:
 
     Args:
         network: ``"netG"``, ``"netD"``, ``"netDS"`` or ``"netDH"`` in a trainer's file; None for a flat one.
-        linear: key prefixes of fully connected layers, whose weights Paddle stores ``(in, out)``.
+        linear: Key prefixes of fully connected layers, whose weights Paddle stores ``(in, out)``.
     """
 
     def adapt(state: Mapping[str, Any]) -> State:
@@ -99,11 +99,6 @@ def with_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
     """The entries under ``prefix.``, without it."""
     start = prefix + "."
     return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
-
-
-def is_lightning(state: Mapping[str, Any]) -> bool:
-    """Whether ``state`` is a checkpoint that Lightning wrote."""
-    return "pytorch-lightning_version" in state and isinstance(state.get("state_dict"), Mapping)
 
 
 def networks(state: Mapping[str, Any]) -> dict[str, State]:

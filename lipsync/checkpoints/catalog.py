@@ -21,15 +21,15 @@ class CheckpointSpec:
     """One released file.
 
     Attributes:
-        name: what the user writes.
-        filename: name in the cache folder, and of a file put there by hand.
-        urls: direct addresses, tried in order; all serve the same bytes.
+        name: What the user writes.
+        filename: Name in the cache folder, and of a file put there by hand.
+        urls: Direct addresses, tried in order; all serve the same bytes.
         sha256: 64 hex digits; None where nobody published one (then the first download is trusted).
-        size: bytes, where known.
-        licence: what the authors allow.
-        kind: network inside; UNKNOWN for formats that are not state dicts (ONNX).
-        page: where a person finds the file when the addresses fail.
-        note: what to know about the file or its addresses.
+        size: Bytes, where known.
+        licence: What the authors allow.
+        kind: Network inside; UNKNOWN for formats that are not state dicts (ONNX).
+        page: Where a person finds the file when the addresses fail.
+        note: What to know about the file or its addresses.
     """
 
     name: str

@@ -47,7 +47,7 @@ def fetch(spec: CheckpointSpec, path: Path, progress: Progress | None = None) ->
     """Downloads ``spec`` to ``path``, going on where an interrupted download (``.part``) stopped.
 
     Raises:
-        CheckpointError: no address gives the file; says where to find it and where to put it.
+        CheckpointError: No address gives the file; says where to find it and where to put it.
     """
     part = path.with_name(path.name + ".part")
     reasons = []

@@ -30,7 +30,7 @@ def sha256_of(path: Path | str) -> str:
     """SHA-256 of a file as 64 lower-case hex digits.
 
     Raises:
-        CheckpointError: the file cannot be read.
+        CheckpointError: The file cannot be read.
     """
     try:
         with open(path, "rb") as stream:
@@ -43,7 +43,7 @@ def detect(path: Path) -> Format:
     """Container of ``path``.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, empty, a web page, a Git LFS pointer or unknown.
+        CheckpointError: The file is missing, unreadable, empty, a web page, a Git LFS pointer or unknown.
     """
     try:
         with path.open("rb") as stream:

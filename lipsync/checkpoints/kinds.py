@@ -58,7 +58,7 @@ def generator_kwargs(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Arguments of ``Wav2Lip`` for the weights in ``state``: ``{"width": ...}``.
 
     Raises:
-        CheckpointError: the shapes are of no Wav2Lip generator of this family.
+        CheckpointError: The shapes are of no Wav2Lip generator of this family.
     """
     return {"width": _width(state, _GENERATOR_CHANNELS, Kind.GENERATOR)}
 
@@ -67,7 +67,7 @@ def expert_kwargs(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Arguments of ``SyncNet`` for the weights in ``state``: width and head, and embedding where it counts.
 
     Raises:
-        CheckpointError: the shapes are of no SyncNet expert of this family.
+        CheckpointError: The shapes are of no SyncNet expert of this family.
     """
     width = _width(state, _EXPERT_CHANNELS, Kind.EXPERT)
     head = state.get("face_head.weight")

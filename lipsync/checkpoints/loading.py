@@ -11,6 +11,7 @@ No file can run code: torch files go through ``weights_only``, everything else t
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import zipfile
@@ -20,12 +21,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lipsync.checkpoints import formats, store
-from lipsync.checkpoints.adapters import Adapter, is_lightning, networks
+from lipsync.checkpoints.adapters import Adapter, networks
 from lipsync.checkpoints.formats import Format, damaged, sha256_of, shown
 from lipsync.checkpoints.kinds import Kind, State, describe, kind_of
 from lipsync.checkpoints.pdparams import PARSE_ERRORS, read_pickle, refusal
@@ -38,6 +38,8 @@ __all__ = ["LoadedWeights", "Source", "load_state", "load_weights", "read_networ
 Source: TypeAlias = str | Path | Mapping[str, Any]
 """A name of the catalogue, a path, or what :func:`load_state` returned."""
 
+HPARAMS = "hyper_parameters"
+"""Where a checkpoint of this project keeps the settings it was trained with."""
 _SHOWN = 3
 _REFUSED = re.compile(r"(?:GLOBAL|global:?) ([\w.]+\.\w+)")
 
@@ -47,10 +49,10 @@ class LoadedWeights:
     """Where weights came from, for reports and provenance.
 
     Attributes:
-        path: the file; None when the source was already in memory.
-        sha256: of the file, 64 hex digits; None likewise.
-        kind: the network that was read.
-        hparams: hyper-parameters in a training checkpoint of this project, else empty.
+        path: The file; None when the source was already in memory.
+        sha256: Of the file, 64 hex digits; None likewise.
+        kind: The network that was read.
+        hparams: Hyper-parameters in a training checkpoint of this project, converted or not, else empty.
     """
 
     path: Path | None
@@ -66,7 +68,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     only), ``.safetensors`` and ``.pdparams``, told apart by content. Nothing in the file is run.
 
     Raises:
-        CheckpointError: the file is missing, damaged, no weight file, or refused because it asks to run code.
+        CheckpointError: The file is missing, damaged, no weight file, or refused because it asks to run code.
     """
     path = Path(path)
     kind = formats.detect(path)
@@ -89,13 +91,13 @@ def load_weights(
     """Copies weights into ``module``; every key and shape must fit.
 
     Args:
-        module: the network; stays on its device and in its dtype.
-        source: a name of the catalogue (downloaded when needed), a path, or a loaded dict.
-        adapter: picks and renames the weights; None finds the network in the file that fits ``module``.
-        progress: called while a file of the catalogue is downloaded.
+        module: The network; stays on its device and in its dtype.
+        source: A name of the catalogue (downloaded when needed), a path, or a loaded dict.
+        adapter: Picks and renames the weights; None finds the network in the file that fits ``module``.
+        progress: Called while a file of the catalogue is downloaded.
 
     Raises:
-        CheckpointError: the file cannot be had or read, holds another network, other keys or other shapes, or
+        CheckpointError: The file cannot be had or read, holds another network, other keys or other shapes, or
             weights that are not finite. ``module`` is unchanged then.
     """
     state, path, sha256 = _open(source, progress)
@@ -112,7 +114,7 @@ def read_network(source: Source, kind: Kind, progress: Progress | None = None) -
     """State dict of the network of one ``kind`` in a file, for building a module of the right size.
 
     Raises:
-        CheckpointError: the file cannot be had or read, or holds no such network.
+        CheckpointError: The file cannot be had or read, or holds no such network.
     """
     state, path, sha256 = _open(source, progress)
     found = networks(state)
@@ -143,10 +145,15 @@ def _load_torch(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
+def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
-        return load_file(path)
-    except (SafetensorError, ValueError, KeyError) as error:
+        with safe_open(path, "pt") as file:
+            state: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
+            metadata = file.metadata() or {}
+        if HPARAMS in metadata:
+            state[HPARAMS] = dict(json.loads(metadata[HPARAMS]))
+        return state
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -226,4 +233,4 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _hparams(state: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(state.get("hyper_parameters", {})) if is_lightning(state) else {}
+    return dict(state.get(HPARAMS, {}))

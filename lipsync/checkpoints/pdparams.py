@@ -120,7 +120,7 @@ class RestrictedUnpickler(pickle._Unpickler):
     """Unpickler that resolves names through :attr:`allowed` only.
 
     Args:
-        data: the pickle.
+        data: The pickle.
     """
 
     allowed: ClassVar[Mapping[tuple[str, str], Any]] = _ALLOWED
@@ -151,7 +151,7 @@ def read_pickle(path: Path) -> Any:
     """Nested dicts of tensors (and plain values) from a pickle of numpy arrays, Paddle's or not.
 
     Raises:
-        CheckpointError: the pickle asks for anything but arrays and containers, or is damaged.
+        CheckpointError: The pickle asks for anything but arrays and containers, or is damaged.
     """
     try:
         value = RestrictedUnpickler(path.read_bytes()).load()

@@ -15,6 +15,7 @@ from lipsync.checkpoints import download, formats
 from lipsync.checkpoints.catalog import CATALOG, CheckpointSpec
 from lipsync.checkpoints.download import Progress
 from lipsync.errors import CheckpointError
+from lipsync.files import write_text
 
 __all__ = ["Progress", "cache_folder", "locate", "resolve"]
 
@@ -32,10 +33,10 @@ def resolve(source: str | Path, progress: Progress | None = None) -> Path:
 
     Args:
         source: ``"wav2lip_gan"``, for instance, or the path of a weight file.
-        progress: called as ``progress(name, bytes so far, bytes in total or None)`` during a download.
+        progress: Called as ``progress(name, bytes so far, bytes in total or None)`` during a download.
 
     Raises:
-        CheckpointError: no name and no file, a failed download, or a file that is not what its name says.
+        CheckpointError: No name and no file, a failed download, or a file that is not what its name says.
     """
     return locate(source, progress)[0]
 
@@ -104,7 +105,5 @@ def _recorded(path: Path, actual: str) -> str:
     record = path.with_name(path.name + ".sha256")
     if record.is_file():
         return record.read_text(encoding="ascii").split()[0]
-    part = record.with_name(record.name + ".part")
-    part.write_text(f"{actual}  {path.name}\n", encoding="ascii")
-    part.replace(record)
+    write_text(record, f"{actual}  {path.name}\n")
     return actual

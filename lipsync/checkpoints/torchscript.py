@@ -100,7 +100,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """State dict of the module in a TorchScript archive.
 
     Raises:
-        CheckpointError: the archive is damaged, or holds more than modules and tensors.
+        CheckpointError: The archive is damaged, or holds more than modules and tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:

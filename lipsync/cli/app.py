@@ -60,12 +60,8 @@ def launch(config_name: str, task: Callable[[DictConfig], None]) -> None:
             raise failures[0]
     except KeyboardInterrupt:
         _stop("interrupted; finished work is kept", EXIT_INTERRUPTED)
-    except UserError as error:
-        _stop(str(error), EXIT_USER)
-    except InstantiationException as error:
-        _stop(_construction_line(error), EXIT_USER)
-    except (HydraException, OmegaConfBaseException) as error:
-        _stop(str(error), EXIT_USER)
+    except Exception as error:
+        _stop(_line(error, in_task=bool(failures) or is_multirun()), EXIT_USER)
 
 
 def require_values(cfg: DictConfig) -> None:
@@ -94,10 +90,27 @@ def is_multirun() -> bool:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch for this process and its workers."""
+    """Seed Python, NumPy and torch for this process and its workers.
+
+    Raises:
+        ConfigError: ``seed`` is no whole number that NumPy accepts.
+    """
     import pytorch_lightning as pl
 
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed}: give a whole number from 0 to {2**32 - 1}")
     pl.seed_everything(seed, workers=True, verbose=False)
+
+
+def _line(error: Exception, *, in_task: bool) -> str:
+    """The line for what the user can mend; everything else is raised again."""
+    if isinstance(error, InstantiationException):
+        return _construction_line(error)
+    if isinstance(error, UserError | HydraException | OmegaConfBaseException):
+        return str(error)
+    if isinstance(error, OSError) and not in_task:  # Hydra could not make the run folder
+        return f"{error.filename}: cannot write there ({error.strerror}); give hydra.run.dir=FOLDER"
+    raise error
 
 
 def _construction_line(error: InstantiationException) -> str:
@@ -107,6 +120,9 @@ def _construction_line(error: InstantiationException) -> str:
         return str(cause)
     if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError):
         return str(error)
+    # Lightning on a trainer that cannot be (no GPU, for one); by name, so that only training loads Lightning.
+    if type(cause).__name__ == "MisconfigurationException":
+        return f"trainer: {cause}"
     raise cause
 
 

@@ -14,7 +14,10 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from lipsync.checkpoints.progress import DownloadBar
+from lipsync.checkpoints.store import Progress
 from lipsync.cli.app import launch
+from lipsync.cli.weights import build_detector
 from lipsync.errors import CheckpointError, ConfigError, UserError
 from lipsync.evaluation.inputs import find_videos, match_references
 from lipsync.evaluation.judge_loading import load_judge
@@ -24,7 +27,6 @@ from lipsync.evaluation.report import write_report
 from lipsync.evaluation.runner import check_output, evaluate_videos
 from lipsync.evaluation.summary import Evaluation
 from lipsync.inference.hooks import ProgressHook
-from lipsync.inference.synthesize import resolve_device
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -36,12 +38,11 @@ def evaluate(cfg: DictConfig) -> None:
     items = find_videos(cfg.videos)
     if cfg.references is not None:
         items = match_references(items, cfg.references)
-    cfg = cfg.copy()
-    cfg.device = str(resolve_device(cfg.device))  # one choice for the judge and the detector
+    with DownloadBar() as bar:
+        judge, notes = _judge(cfg, bar)
+        protocol = _protocol(cfg, judge, bar)
     folder = Path(cfg.output)
     check_output(folder)
-    judge, notes = _judge(cfg)
-    protocol = _protocol(cfg, judge)
     with ProgressHook() as hook:
         results = evaluate_videos(
             items, judge, protocol, with_references=cfg.references is not None, progress=hook
@@ -57,14 +58,14 @@ def evaluate(cfg: DictConfig) -> None:
         )
 
 
-def _judge(cfg: DictConfig) -> tuple[Judge | None, list[str]]:
+def _judge(cfg: DictConfig, progress: Progress) -> tuple[Judge | None, list[str]]:
     """The judge, or None and a note when the released one is not to be had but references are compared."""
     if cfg.judge is None:
         if cfg.references is None:
             raise ConfigError("judge=null leaves nothing to compute; give a judge or references=DIR")
         return None, ["No sync scores: judge=null was asked for."]
     try:
-        return load_judge(str(cfg.judge), str(cfg.device)), []
+        return load_judge(str(cfg.judge), str(cfg.device), progress), []
     except CheckpointError as error:
         hint = f"{error}; or judge with your own expert: judge=PATH/last.ckpt (its scores are not LSE)"
         if cfg.references is None or Path(cfg.judge).exists() or Path(cfg.judge).suffix:
@@ -74,13 +75,15 @@ def _judge(cfg: DictConfig) -> tuple[Judge | None, list[str]]:
         return None, [note]
 
 
-def _protocol(cfg: DictConfig, judge: Judge | None) -> EvaluationProtocol:
+def _protocol(cfg: DictConfig, judge: Judge | None, progress: Progress) -> EvaluationProtocol:
     """The protocol; a detector is built only where it will be asked."""
     if not isinstance(cfg.protocol, DictConfig):
         raise ConfigError(f"protocol={cfg.protocol} is not known; give protocol=wild or protocol=lrs")
     factory = instantiate(cfg.protocol, _convert_="all")
     detects = judge is not None and (judge.view == "face" or factory.func.always_detects)
-    protocol: EvaluationProtocol = factory(detector=instantiate(cfg.detector) if detects else None)
+    protocol: EvaluationProtocol = factory(
+        detector=build_detector(cfg.detector, progress) if detects else None
+    )
     return protocol
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import launch
+from lipsync.cli.weights import build_detector
 from lipsync.errors import ConfigError
 from lipsync.inference.hooks import ProgressHook
 from lipsync.inference.pipeline import LipSyncPipeline, RunReport
-from lipsync.inference.stage import FrameTransform
-from lipsync.inference.synthesize import resolve_device
+from lipsync.inference.source import FrameTransform
 
 
 def infer(cfg: DictConfig) -> None:
@@ -32,15 +33,16 @@ def build_pipeline(cfg: DictConfig) -> LipSyncPipeline:
     """The pipeline that a configuration describes.
 
     Raises:
-        ConfigError: a setting is out of range.
-        CheckpointError: the weights cannot be loaded or are of another network.
+        ConfigError: A setting is out of range.
+        CheckpointError: The weights cannot be loaded or are of another network.
     """
     settings = _settings(cfg)  # checked before weights are loaded
-    cfg = cfg.copy()
-    cfg.device = str(resolve_device(cfg.device))  # one choice for the generator and the detector
+    with DownloadBar() as bar:
+        synthesizer = instantiate(cfg.synthesizer, checkpoint=cfg.checkpoint, progress=bar)
+        detector = build_detector(cfg.detector, bar)
     return LipSyncPipeline(
-        instantiate(cfg.synthesizer, checkpoint=cfg.checkpoint),
-        instantiate(cfg.detector),
+        synthesizer,
+        detector,
         instantiate(cfg.compositor),
         stages=[instantiate(stage) for stage in (cfg.enhancer, cfg.interpolator) if stage is not None],
         writer=instantiate(cfg.encoder),
@@ -76,7 +78,7 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
         "still_fps": _rate(cfg, "fps"),
         "extend": cfg.extend,
         "must_have_face": cfg.no_face == "error",
-        "audio_shift": _whole(cfg, "audio_shift"),
+        "audio_shift": None if cfg.audio_shift is None else _whole(cfg, "audio_shift"),
     }
 
 

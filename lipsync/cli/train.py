@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
@@ -25,8 +26,10 @@ def train(cfg: DictConfig) -> None:
     _prepare_folder(run_dir)
     ckpt_path = _resume_from(cfg)
     data: pl.LightningDataModule = instantiate(cfg.data)
-    data.setup("fit")  # bad data is reported before a model is built
+    _check_data(data)
     model: pl.LightningModule = instantiate(cfg.model, _convert_="all")
+    _check_optimizer(model)
+    _check_same_model(ckpt_path, model)
     trainer: pl.Trainer = instantiate(
         cfg.trainer, callbacks=_listed(cfg.callbacks), logger=_listed(cfg.logger), _convert_="all"
     )
@@ -66,6 +69,27 @@ def _resume_from(cfg: DictConfig) -> str | None:
     return str(path)
 
 
+def _check_same_model(ckpt_path: str | None, model: pl.LightningModule) -> None:
+    """Raise CheckpointError where a run of another model or size would be resumed."""
+    if ckpt_path is None:
+        return
+    checkpoint = load_state(ckpt_path)
+    model.on_load_checkpoint(checkpoint)
+    saved = {key: value.shape for key, value in checkpoint["state_dict"].items()}
+    if saved != {key: value.shape for key, value in model.state_dict().items()}:
+        raise CheckpointError(
+            f"{ckpt_path}: holds another model or size than this run's; give the settings of its config.yaml"
+        )
+
+
+def _check_optimizer(model: pl.LightningModule) -> None:
+    """Raise ConfigError where the optimizer refuses its settings, which it would do late."""
+    try:
+        model.optimizer([torch.nn.Parameter(torch.zeros(1))])  # type: ignore[operator]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.optimizer: {error}") from error
+
+
 def _prepare_folder(run_dir: Path) -> None:
     try:
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -73,6 +97,13 @@ def _prepare_folder(run_dir: Path) -> None:
         raise ConfigError(
             f"{run_dir}: cannot write there ({error.strerror}); give hydra.run.dir=FOLDER"
         ) from error
+
+
+@rank_zero_only
+def _check_data(data: pl.LightningDataModule) -> None:
+    """Report bad data before a model is built; the trainer repeats this on every rank."""
+    data.prepare_data()
+    data.setup("fit")
 
 
 @rank_zero_only

@@ -45,7 +45,7 @@ class _Layout:
     frames: int
     present: npt.NDArray[np.int64]
     samples: int
-    digits: tuple[str, ...] | None
+    stems: tuple[str, ...] | None
     """File stems beside ``present`` where they are not zero-padded to five digits."""
 
 
@@ -53,11 +53,11 @@ class Clip:
     """Read side of a clip folder; pictures and sound are read on demand.
 
     Args:
-        path: the clip folder.
+        path: The clip folder.
         name: ``folder/id`` as file lists have it; by default the last two parts of ``path``.
 
     Raises:
-        DataError: the folder is missing or is not a clip.
+        DataError: The folder is missing or is not a clip.
     """
 
     def __init__(self, path: Path | str, name: str | None = None) -> None:
@@ -90,7 +90,7 @@ class Clip:
         """Face crops resized bilinearly to ``(n, size, size, 3)`` uint8 BGR; the aspect is not kept.
 
         Raises:
-            DataError: a frame is missing or is not a picture.
+            DataError: A frame is missing or is not a picture.
         """
         out = np.empty((len(indices), size, size, 3), dtype=np.uint8)
         for row, index in enumerate(indices):
@@ -101,7 +101,7 @@ class Clip:
         """One face crop at its stored size.
 
         Raises:
-            DataError: the frame is missing or is not a picture.
+            DataError: The frame is missing or is not a picture.
         """
         path = self._frame_path(index)
         try:
@@ -159,7 +159,7 @@ class Clip:
         return starts[fits & (starts >= 1)]
 
     def _frame_path(self, index: int) -> Path:
-        stems = self._layout.digits
+        stems = self._layout.stems
         if stems is None:
             return self.path / f"{index:05d}.jpg"
         row = int(np.searchsorted(self.present, index))
@@ -175,7 +175,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a clip folder.
 
     Raises:
-        DataError: not JSON, of another version, or not at 25 fps.
+        DataError: Not JSON, of another version, or not at 25 fps.
     """
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ class ClipWriter:
     Used as a context manager: whatever was not committed is removed on exit.
 
     Args:
-        part: temporary folder (made anew; what an interrupted run left there is removed).
+        part: Temporary folder (made anew; what an interrupted run left there is removed).
     """
 
     def __init__(self, part: Path) -> None:
@@ -67,14 +67,14 @@ class ClipWriter:
         """Add sound and manifest, then rename to ``folder``; a clip written earlier there is replaced.
 
         Args:
-            folder: final clip folder.
+            folder: Final clip folder.
             waveform: ``(N,)`` at 16 kHz from the start of frame 0, in [-1, 1].
-            frames: length of the clip in frames, gaps included.
-            extra: further plain values of the manifest.
+            frames: Length of the clip in frames, gaps included.
+            extra: Further plain values of the manifest.
 
         Raises:
             DataError: ``folder`` exists and is not a clip that preprocessing wrote.
-            OSError: the disk is full or not writable.
+            OSError: The disk is full or not writable.
         """
         try:
             save_wav(self.part / AUDIO, waveform, WAV2LIP.sample_rate)
@@ -104,7 +104,7 @@ def remove_clip(folder: Path) -> None:
     """Remove a clip folder that preprocessing wrote; nothing happens where there is none.
 
     Raises:
-        DataError: the folder has no manifest, so it is somebody else's.
+        DataError: The folder has no manifest, so it is somebody else's.
     """
     if not folder.exists():
         return

@@ -31,6 +31,9 @@ class WindowDataset(Protocol):
     def __getitem__(self, draw: int) -> Any:
         """The sample of one draw."""
 
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """Samples of several draws -> one sample of the batch."""
+
     def assemble(self, sample: Any) -> Any:
         """Collated samples on the device -> batch."""
 
@@ -87,7 +90,9 @@ class LipSyncData(pl.LightningDataModule):
         self.num_workers, self.epoch_draws = num_workers, epoch_draws
 
     def setup(self, stage: str) -> None:
-        """Index the clips; every skip rule is applied here, once, and counted."""
+        """Index the clips, once; every skip rule is applied here and counted."""
+        if hasattr(self, "train_set"):
+            return
         if not self.root.is_dir():
             raise DataError(f"{self.root}: no such folder; run preprocess.py first and give data.root=FOLDER")
         self.train_set = self._dataset(self.train_split, train=True)
@@ -105,26 +110,41 @@ class LipSyncData(pl.LightningDataModule):
         return dataset
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Random windows; draw numbers are dealt to ranks and workers."""
-        draws_per_step = self.batch_size // self.train_set.items_per_draw
-        world = self.trainer.world_size if self.trainer else 1
-        length = max(self.epoch_draws or len(self.train_set), draws_per_step * world)
-        return self._loader(self.train_set, draws_per_step, length, fixed=False)
+        """Random windows; draw numbers are dealt to ranks and workers, from where a resumed run stopped."""
+        per_step = self.batch_size // self.train_set.items_per_draw
+        length = max(self.epoch_draws or len(self.train_set), per_step * self._rank()[1])
+        sampler = DrawSampler(length, *self._rank(), position=lambda: self._steps_done() * per_step)
+        return self._loader(self.train_set, per_step, sampler, train=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """One loader a validation list; the same windows every time."""
-        return [self._loader(s, self.val_batch_size, len(s), fixed=True) for s in self.val_sets.values()]
+        return [
+            self._loader(dataset, self.val_batch_size, DrawSampler(len(dataset), *self._rank()), train=False)
+            for dataset in self.val_sets.values()
+        ]
 
-    def _loader(self, dataset: WindowDataset, batch: int, length: int, *, fixed: bool) -> DataLoader[Any]:
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _steps_done(self) -> int:
+        """Batches this rank has trained on since the run began, before interruptions too."""
+        if self.trainer is None:
+            return 0
+        total = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(total.processed)  # type: ignore[attr-defined]  # declared as its base class
+
+    def _loader(
+        self, dataset: WindowDataset, batch: int, sampler: DrawSampler, *, train: bool
+    ) -> DataLoader[Any]:
         return DataLoader(
             dataset,  # type: ignore[arg-type]  # a map-style data set by protocol
             batch_size=batch,
-            sampler=DrawSampler(length, rank, world, fixed=fixed),
+            collate_fn=dataset.collate,
+            sampler=sampler,
             num_workers=self.num_workers,
             worker_init_fn=pin_worker,
-            drop_last=not fixed,
-            persistent_workers=self.num_workers > 0 and not fixed,
+            drop_last=train,
+            persistent_workers=train and self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 

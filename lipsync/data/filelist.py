@@ -7,11 +7,11 @@ blank lines and lines starting with ``#`` are skipped.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from lipsync.errors import DataError
+from lipsync.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def read_filelist(path: Path | str) -> list[str]:
     """Clip names in the order of the file; repeated names are kept once and their number is logged.
 
     Raises:
-        DataError: the file is missing, is not UTF-8 text, names no clip, or holds a name that leaves the
+        DataError: The file is missing, is not UTF-8 text, names no clip, or holds a name that leaves the
             data folder (absolute, or with ``..``); the message names the file and the line.
     """
     path = Path(path)
@@ -51,7 +51,7 @@ def write_filelist(path: Path | str, names: Iterable[str]) -> None:
     """Write one name a line, under a temporary name first; the parent folder is made.
 
     Raises:
-        ValueError: a name would not be read back as it is (empty, whitespace inside, leading ``#``).
+        ValueError: A name would not be read back as it is (empty, whitespace inside, leading ``#``).
     """
     path = Path(path)
     names = list(names)
@@ -59,16 +59,14 @@ def write_filelist(path: Path | str, names: Iterable[str]) -> None:
         if name.split() != [name] or name.startswith("#"):
             raise ValueError(f"clip name {name!r} cannot stand in a file list")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, "".join(f"{name}\n" for name in names))
 
 
 def resolve_filelist(root: Path | str, split: str) -> Path:
     """``root/filelists/<split>.txt``.
 
     Raises:
-        DataError: there is no such file; the message names the splits that do exist.
+        DataError: There is no such file; the message names the splits that do exist.
     """
     folder = Path(root) / "filelists"
     path = folder / f"{split}.txt"

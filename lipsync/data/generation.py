@@ -112,6 +112,11 @@ class GenerationDataset(Dataset[GenerationSample]):
         return target, int(rng.choice(partners))
 
     @staticmethod
+    def collate(samples: Sequence[GenerationSample]) -> GenerationSample:
+        """Stack draws along a new first dimension."""
+        return GenerationSample(*(torch.stack(fields) for fields in zip(*samples, strict=True)))
+
+    @staticmethod
     def assemble(sample: GenerationSample) -> GenerationBatch:
         """Collated samples -> network inputs; masks the lower half of the target on the device."""
         target, reference = _planes(sample.target), _planes(sample.reference)

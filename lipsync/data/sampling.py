@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,37 +16,38 @@ from lipsync.errors import DataError
 class DrawSampler(Sampler[int]):
     """Numbers the draws of a run; rank ``r`` of ``n`` takes every ``n``-th one.
 
-    A data set computes its item from the draw number alone, so an item does not depend on the
-    worker that computes it, and epoch ``e`` holds draws ``e * length .. (e + 1) * length - 1``.
+    A data set computes its item from the draw number alone, so an item does not depend on the worker that
+    computes it. Every iteration (epoch) goes on where training really is, wherever the one before stopped.
 
     Args:
-        length: Draws of one epoch over all ranks; rounded up to a multiple of ``world_size``.
+        length: Draws of one iteration over all ranks; rounded up to a multiple of ``world_size``.
         rank: This process.
         world_size: Number of processes.
-        fixed: Repeat the draws of epoch 0 for ever (validation).
+        position: Draws this rank has trained on so far, asked at the start of each iteration; by default
+            every iteration repeats the first draws (validation).
     """
 
-    def __init__(self, length: int, rank: int = 0, world_size: int = 1, *, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        length: int,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        position: Callable[[], int] = lambda: 0,
+    ) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0..{world_size - 1}")
         self.per_rank = -(-length // world_size)
-        self.rank, self.world_size, self.fixed = rank, world_size, fixed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of every epoch."""
-        self.epoch = epoch
+        self.rank, self.world_size, self.position = rank, world_size, position
 
     def __len__(self) -> int:
-        """Draws of one epoch on this rank."""
+        """Draws of one iteration on this rank."""
         return self.per_rank
 
     def __iter__(self) -> Iterator[int]:
-        """The draw numbers of this rank and epoch, ascending."""
-        first = 0 if self.fixed else self.epoch * self.per_rank * self.world_size
-        return iter(
-            range(first + self.rank, first + self.per_rank * self.world_size, self.world_size),
-        )
+        """The draw numbers of this rank, ascending."""
+        first = self.position()
+        return (self.rank + self.world_size * draw for draw in range(first, first + self.per_rank))
 
 
 def speaker_weights(clips: Sequence[Clip], exponent: float) -> npt.NDArray[np.float64]:

@@ -152,17 +152,21 @@ class SyncPairDataset(Dataset[SyncSample]):
         )
 
     @staticmethod
+    def collate(samples: Sequence[SyncSample]) -> SyncSample:
+        """Join the windows of several draws; validation runs differ in length."""
+        return SyncSample(*(torch.cat(fields) for fields in zip(*samples, strict=True)))
+
+    @staticmethod
     def assemble(sample: SyncSample) -> SyncBatch:
-        """Collated ``(B, K, ...)`` samples -> one flat batch of ``N = B * K`` windows, scaled to [0, 1]."""
-        face = sample.face.flatten(0, 1)  # (N, 5, 48, 96, 3)
-        n, t, h, w, c = face.shape
-        face = face.permute(0, 1, 4, 2, 3).reshape(n, t * c, h, w).float() / 255
+        """Collated samples of ``N`` windows -> batch, scaled to [0, 1]."""
+        n, t, h, w, c = sample.face.shape
+        face = sample.face.permute(0, 1, 4, 2, 3).reshape(n, t * c, h, w).float() / 255
         return SyncBatch(
             face=face,
-            mel=sample.mel.flatten(0, 1).unsqueeze(1),
-            clip=sample.clip.flatten(),
-            frame=sample.frame.flatten(),
-            match=sample.match.flatten(),
+            mel=sample.mel.unsqueeze(1),
+            clip=sample.clip,
+            frame=sample.frame,
+            match=sample.match,
         )
 
 

@@ -11,12 +11,10 @@ Needs nothing downloaded. Made for a first run, for continuous integration and f
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +24,7 @@ from lipsync.data.synthetic_face import Portrait, Pose, draw_background
 from lipsync.data.synthetic_mouth import MOUTH_REGION, measure_aperture
 from lipsync.data.synthetic_photo import TalkingPhoto
 from lipsync.data.synthetic_speech import SAMPLE_RATE, Speech, Voice, synthesize_speech
+from lipsync.files import write_text
 from lipsync.media.writer import VideoWriter
 from lipsync.types import Box, Image
 
@@ -87,14 +86,14 @@ def make_corpus(
     faces (with too few speakers or clips, on unseen clips).
 
     Args:
-        root: folder to write into; existing clips of the same names are replaced.
-        clips: number of clips, dealt to the speakers in turn.
-        speakers: number of looks and voices.
-        seconds: length of each clip.
-        seed: chooses everything random.
-        size: side of the square frames, pixels, even.
-        fps: frame rate.
-        av_offset: frames by which the sound runs ahead of the picture, the sign in which SyncNet and LSE
+        root: Folder to write into; existing clips of the same names are replaced.
+        clips: Number of clips, dealt to the speakers in turn.
+        speakers: Number of looks and voices.
+        seconds: Length of each clip.
+        seed: Chooses everything random.
+        size: Side of the square frames, pixels, even.
+        fps: Frame rate.
+        av_offset: Frames by which the sound runs ahead of the picture, the sign in which SyncNet and LSE
             report an offset; a sequence is dealt to the clips in turn.
 
     Returns:
@@ -155,7 +154,7 @@ def photo_clip(
     """A real face whose jaw follows generated speech; see :mod:`lipsync.data.synthetic_photo`.
 
     Raises:
-        ConfigError: scikit-image is not installed.
+        ConfigError: Scikit-image is not installed.
     """
     rng = np.random.default_rng([seed, _PHOTO])
     rate = Fraction(fps)
@@ -182,7 +181,7 @@ def make_photo_clip(
     """Write :func:`photo_clip` to ``path`` (a video file) with its sidecars.
 
     Raises:
-        ConfigError: scikit-image is not installed.
+        ConfigError: Scikit-image is not installed.
     """
     return write_clip(photo_clip(seconds, seed, size=size, av_offset=av_offset), Path(path))
 
@@ -195,7 +194,7 @@ def write_clip(clip: SyntheticClip, path: Path) -> Path:
         [[*_corners(box), 1.0, [[round(float(v), 2) for v in point] for point in points]]]
         for box, points in zip(clip.faces, clip.landmarks, strict=True)
     ]
-    _write_json(path.with_suffix(".faces.json"), {"fps": rate, "faces": faces})
+    write_text(path.with_suffix(".faces.json"), json.dumps({"fps": rate, "faces": faces}))
     mouth = {
         "fps": rate,
         "av_offset": clip.av_offset,
@@ -203,7 +202,7 @@ def write_clip(clip: SyntheticClip, path: Path) -> Path:
         "rounding": [round(float(value), 4) for value in clip.rounding],
         "boxes": [_corners(box) for box in clip.mouths],
     }
-    _write_json(path.with_suffix(".mouth.json"), mouth)
+    write_text(path.with_suffix(".mouth.json"), json.dumps(mouth))
     with VideoWriter(
         path, clip.size, clip.size, clip.fps, clip.waveform, sample_rate=SAMPLE_RATE, preset="veryfast"
     ) as writer:
@@ -272,9 +271,3 @@ def _splits(names: dict[int, list[str]]) -> dict[str, list[str]]:
 
 def _corners(box: Box) -> list[float]:
     return [round(value, 2) for value in (box.x1, box.y1, box.x2, box.y2)]
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)

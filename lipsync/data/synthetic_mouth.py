@@ -29,9 +29,9 @@ def measure_aperture(
     within one clip mean anything on others.
 
     Args:
-        crops: face crops ``(H, W, 3)`` uint8 BGR, any size, from the face boxes of the corpus.
-        region: where the middle of the mouth is, as fractions of the crop.
-        inside: red level of a fully dark pixel.
+        crops: Face crops ``(H, W, 3)`` uint8 BGR, any size, from the face boxes of the corpus.
+        region: Where the middle of the mouth is, as fractions of the crop.
+        inside: Red level of a fully dark pixel.
 
     Returns:
         ``(n,)``, about 0 (closed) to 0.12 (wide open) on drawn faces.

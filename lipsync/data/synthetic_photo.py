@@ -54,7 +54,7 @@ class TalkingPhoto:
     """Renders frames of ``size`` x ``size`` pixels.
 
     Raises:
-        ConfigError: scikit-image is not installed.
+        ConfigError: Scikit-image is not installed.
     """
 
     def __init__(self, size: int) -> None:

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from lipsync.errors import DataError
-
-VIDEO_SUFFIXES = frozenset(
-    {
-        *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-        *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
-    }
-)
+from lipsync.media.probe import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)

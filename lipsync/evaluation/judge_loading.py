@@ -13,6 +13,7 @@ from lipsync.checkpoints.networks import load_expert
 from lipsync.checkpoints.store import Progress, locate
 from lipsync.errors import CheckpointError
 from lipsync.evaluation.judges import ExpertJudge, Judge, SyncNetJudge
+from lipsync.models.device import resolve_device
 from lipsync.models.lse_syncnet import LSESyncNet
 
 
@@ -24,12 +25,14 @@ def load_judge(
     Args:
         source: ``syncnet_v2``, another name of the catalogue, or a file: ``syncnet_v2.model``, or an expert
             as ``.pth``, ``.ckpt`` ...
-        device: Where the judge computes.
+        device: Where the judge computes: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         progress: Told while a file of the catalogue is downloaded.
 
     Raises:
         CheckpointError: The file is missing and cannot be fetched, damaged, or holds neither network.
+        ConfigError: The device is not there.
     """
+    device = resolve_device(device)  # a mistake shows before anything is downloaded
     path, digest = locate(source, progress)
     name = path.name if Path(source).exists() else str(source)
     found = networks(load_state(path))

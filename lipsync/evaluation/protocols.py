@@ -18,9 +18,9 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from lipsync.audio.spec import TRAINING_FPS
+from lipsync.audio.spec import SAMPLES_PER_FRAME, TRAINING_FPS
 from lipsync.evaluation.judges import Judge
-from lipsync.evaluation.segments import FRAME_SAMPLES, Segment, Waveform
+from lipsync.evaluation.segments import Segment, Waveform
 from lipsync.evaluation.shots import ShotFinder
 from lipsync.evaluation.tracks import MIN_FACE, MIN_TRACK, Track, crop_regions, cut, link_tracks
 from lipsync.faces.crop import crop, whole_box
@@ -55,7 +55,7 @@ class EvaluationProtocol(Protocol):
         """Segments of the video; the frames of one must be consumed before the next is asked for."""
         ...
 
-    def nothing_found(self, judge: Judge) -> str:
+    def nothing_found(self) -> str:
         """Why a video gave no segment."""
         ...
 
@@ -106,7 +106,7 @@ class LrsProtocol:
         tracked = track_face(VideoReader(path, FPS), self.detector)
         yield from _face_runs(tracked, judge.size, self.pads, waveform)
 
-    def nothing_found(self, judge: Judge) -> str:
+    def nothing_found(self) -> str:
         """See :class:`EvaluationProtocol`."""
         return "no face found"
 
@@ -163,15 +163,15 @@ class WildProtocol:
             frames = iter(reader)
             for track in apart:
                 own = _of_track(frames, track)
-                sound = waveform[track.start * FRAME_SAMPLES : track.stop * FRAME_SAMPLES]
+                sound = waveform[track.start * SAMPLES_PER_FRAME : track.stop * SAMPLES_PER_FRAME]
                 if judge.view == "scene":
                     yield Segment(track.start, _scene_crops(own, track, judge.size), sound)
                 else:
                     yield from _face_runs(
-                        _boxed(own, track), judge.size, self.pads, waveform[: track.stop * FRAME_SAMPLES]
+                        _boxed(own, track), judge.size, self.pads, waveform[: track.stop * SAMPLES_PER_FRAME]
                     )
 
-    def nothing_found(self, judge: Judge) -> str:
+    def nothing_found(self) -> str:
         """See :class:`EvaluationProtocol`."""
         return (
             f"no face track of more than {MIN_TRACK} detections (4 s) and more than {MIN_FACE} pixels; "
@@ -233,7 +233,7 @@ def _face_runs(
             continue
         start, first = next(run)
         images = (image for _, image in chain([(start, first)], run) if image is not None)
-        yield Segment(start, images, waveform[start * FRAME_SAMPLES :])
+        yield Segment(start, images, waveform[start * SAMPLES_PER_FRAME :])
 
 
 def _face_crops(

@@ -11,6 +11,7 @@ from typing import Any
 from lipsync.errors import DataError
 from lipsync.evaluation.html import render
 from lipsync.evaluation.summary import Evaluation, Row, rows, summarize
+from lipsync.files import write_text
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
@@ -37,10 +38,7 @@ def _csv(table: list[Row]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8", newline="")
-        part.replace(path)
+        write_text(path, text)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written ({error.strerror or error}); give output=DIR") from error

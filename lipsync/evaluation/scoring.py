@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lipsync.audio.spec import WAV2LIP
 from lipsync.errors import CheckpointError
 from lipsync.evaluation.judges import Judge
 from lipsync.evaluation.protocols import EvaluationProtocol
-from lipsync.evaluation.segments import SAMPLE_RATE, NotScorableError, Waveform
+from lipsync.evaluation.segments import NotScorableError, Waveform
 from lipsync.media.waveform import load_waveform
 from lipsync.metrics.functional import SyncScore, score_distances, sync_distances
 from lipsync.types import Image
@@ -107,7 +108,7 @@ def score_clip(
     """
     path = Path(video_path)
     if waveform is None:
-        waveform = load_waveform(path, SAMPLE_RATE)
+        waveform = load_waveform(path, WAV2LIP.sample_rate)
     tracks, skipped = [], []
     for segment in protocol.segments(path, judge, waveform):
         try:
@@ -117,5 +118,5 @@ def score_clip(
         else:
             tracks.append(TrackScore(segment.start, windows, score))
     if not tracks:
-        raise NotScorableError("; ".join(skipped) if skipped else protocol.nothing_found(judge))
+        raise NotScorableError("; ".join(skipped) if skipped else protocol.nothing_found())
     return ClipScore(tuple(sorted(tracks, key=lambda track: track.start)), tuple(skipped))

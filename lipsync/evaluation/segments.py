@@ -12,10 +12,6 @@ import numpy.typing as npt
 from lipsync.errors import UserError
 from lipsync.types import Image
 
-SAMPLE_RATE = 16000
-FRAME_SAMPLES = 640
-"""Samples of one frame at 25 fps."""
-
 Waveform: TypeAlias = npt.NDArray[np.float32]
 """``(N,)`` mono in [-1, 1] at 16 kHz."""
 

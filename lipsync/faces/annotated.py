@@ -33,7 +33,7 @@ class AnnotatedDetector:
         """Annotated faces of each frame, highest score first.
 
         Raises:
-            DataError: no annotation file, a malformed one, or one that ends before the frame.
+            DataError: No annotation file, a malformed one, or one that ends before the frame.
         """
         return [self._detect(frame) for frame in frames]
 

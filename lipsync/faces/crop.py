@@ -23,8 +23,8 @@ def crop(image: Image, box: Box, size: int | None = None) -> Image:
 
     Args:
         image: ``(H, W, 3)`` uint8.
-        box: whole pixels inside the image, as :func:`whole_box` gives.
-        size: side of the result in pixels.
+        box: Whole pixels inside the image, as :func:`whole_box` gives.
+        size: Side of the result in pixels.
 
     Returns:
         A new array, ``(size, size, 3)`` or as large as the box.
@@ -40,15 +40,15 @@ def paste(image: Image, patch: Image, box: Box, mask: npt.NDArray[np.float32] | 
 
     Args:
         image: ``(H, W, 3)`` uint8; left unchanged.
-        patch: uint8 picture of the region, resized (bilinear) to the box if its size differs.
-        box: whole pixels inside the image, as :func:`whole_box` gives.
+        patch: Picture of the region, uint8, resized (bilinear) to the box if its size differs.
+        box: Whole pixels inside the image, as :func:`whole_box` gives.
         mask: ``(h, w, 1)`` weight of the patch in [0, 1], as large as the box; None covers the whole box.
 
     Returns:
         A new image. Blended values are rounded, and pixels of weight 0 keep their exact value.
 
     Raises:
-        ValueError: the mask is not as large as the box.
+        ValueError: The mask is not as large as the box.
     """
     result = image.copy()
     region = result[_slices(box)]

@@ -15,10 +15,10 @@ def feather_mask(height: int, width: int, *, top: float = 0.5, feather: float = 
     stay above ``top``. The outermost pixels weigh exactly 0, so no edge of the box can show.
 
     Args:
-        height: rows of the face box.
-        width: columns of the face box.
-        top: where the fade-in begins, as a fraction of the height.
-        feather: length of every fade, as a fraction of the side it runs along; at most 0.5.
+        height: Rows of the face box.
+        width: Columns of the face box.
+        top: Where the fade-in begins, as a fraction of the height.
+        feather: Length of every fade, as a fraction of the side it runs along; at most 0.5.
 
     Returns:
         ``(height, width, 1)`` in [0, 1].
@@ -33,11 +33,6 @@ def feather_mask(height: int, width: int, *, top: float = 0.5, feather: float = 
     rows = _fade(height, round(top * height), feather * height)
     columns = _fade(width, 0, feather * width)
     return (rows[:, None] * columns[None, :])[:, :, None]
-
-
-def box_mask(height: int, width: int) -> Mask:
-    """Ones everywhere: the hard paste of the whole box, as the Wav2Lip reference does it."""
-    return np.ones((height, width, 1), np.float32)
 
 
 def _fade(length: int, start: int, feather: float) -> Mask:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from lipsync.errors import ConfigError
 from lipsync.faces.working_size import working_image
+from lipsync.models.nms import nms
 from lipsync.types import Box, Face, Frame, Image
 
 Floats = npt.NDArray[np.float32]
@@ -37,16 +37,16 @@ class MtcnnDetector:
     """Faces and five landmarks, no weight file needed (the default detector).
 
     Args:
-        max_side: frames are shrunk to this longest side in pixels before detection.
-        min_score: least probability of the last network for a face to be reported.
-        min_face: side of the smallest face looked for, in pixels of the shrunk frame; the time spent falls
+        max_side: Frames are shrunk to this longest side in pixels before detection.
+        min_score: Least probability of the last network for a face to be reported.
+        min_face: Side of the smallest face looked for, in pixels of the shrunk frame; the time spent falls
             with its square.
-        border: black border added around the frame, as a fraction of its shorter side, so that faces that
+        border: Black border added around the frame, as a fraction of its shorter side, so that faces that
             fill or leave the picture are found.
-        thresholds: least probability to pass the first and the second network.
+        thresholds: Least probability to pass the first and the second network.
 
     Raises:
-        ConfigError: the package that carries the networks is not installed.
+        ConfigError: The package that carries the networks is not installed.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class MtcnnDetector:
             found.append(self._propose_at(image, scale))
             scale *= PYRAMID_STEP
         candidates = np.concatenate(found)
-        return _squares(candidates[suppress(candidates, 0.7)][:, :4])
+        return _squares(candidates[nms(candidates, 0.7)][:, :4])
 
     def _propose_at(self, image: Image, scale: float) -> Floats:
         height, width = image.shape[:2]
@@ -99,7 +99,7 @@ class MtcnnDetector:
         corner[:, 2:] += CELL
         boxes = _shifted(corner / np.float32(scale), shifts[0, columns, rows])
         found = np.concatenate([boxes, scores[columns, rows, None]], axis=1)
-        return found[suppress(found, 0.5)]
+        return found[nms(found, 0.5)]
 
     def _refined(self, image: Image, boxes: Floats) -> Floats:
         if len(boxes) == 0:
@@ -109,7 +109,7 @@ class MtcnnDetector:
         scores = probability[:, 1]
         passed = scores > self.thresholds[1]
         found = np.concatenate([boxes[passed], scores[passed, None]], axis=1)
-        keep = suppress(found, 0.7)
+        keep = nms(found, 0.7)
         return _squares(_shifted(found[keep, :4], shifts[passed][keep]))
 
     def _final(self, image: Image, boxes: Floats) -> list[Face]:
@@ -118,7 +118,7 @@ class MtcnnDetector:
         boxes, landmarks, scores = self._outcome(image, boxes)
         passed = np.flatnonzero(scores >= self.min_score)
         found = np.concatenate([boxes, scores[:, None]], axis=1)[passed]
-        kept = passed[suppress(found, 0.7, relative_to="smaller")]
+        kept = passed[nms(found, 0.7, relative_to="smaller")]
         return [Face(_box(boxes[i]), float(scores[i]), landmarks[i]) for i in kept]
 
     def _steadied(self, image: Image, face: Face) -> Face:
@@ -144,37 +144,6 @@ class MtcnnDetector:
         corner, side = squares[:, None, :2], (squares[:, 2:] - squares[:, :2])[:, None, :]
         landmarks = corner + np.stack([points[:, :5], points[:, 5:]], axis=2) * side
         return _shifted(squares, shifts), landmarks, probability[:, 1]
-
-
-def suppress(
-    boxes: Floats, threshold: float, relative_to: Literal["union", "smaller"] = "union"
-) -> npt.NDArray[np.intp]:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes: ``(n, 5)`` of x1, y1, x2, y2, score.
-        threshold: a box is dropped where its overlap with a better one exceeds this.
-        relative_to: the overlap is divided by the union of the two boxes or by the smaller of them (which
-            also drops a box lying inside another).
-
-    Returns:
-        Indices of the boxes kept, highest score first; equal scores keep their order.
-    """
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order = np.argsort(-boxes[:, 4], kind="stable")
-    kept = []
-    while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[rest, :2])
-        high = np.minimum(boxes[best, 2:4], boxes[rest, 2:4])
-        overlap = np.prod(np.maximum(high - low, 0), axis=1)
-        if relative_to == "union":
-            whole = area[best] + area[rest] - overlap
-        else:
-            whole = np.minimum(area[best], area[rest])
-        order = rest[overlap <= threshold * whole]
-    return np.asarray(kept, dtype=np.intp)
 
 
 def _weights_folder() -> Path:

@@ -12,6 +12,7 @@ import torch
 
 from lipsync.checkpoints.loading import load_weights
 from lipsync.faces.working_size import WorkingImage, working_image
+from lipsync.models.device import resolve_device
 from lipsync.models.s3fd import BGR_MEAN, S3FD
 from lipsync.models.s3fd_decoding import Detections, decode_wav2lip
 from lipsync.types import Box, Face, Frame
@@ -21,30 +22,31 @@ class S3FDDetector:
     """Faces without landmarks; accurate and heavy (8.4 GMAC at 160 x 160, growing with the area).
 
     Args:
-        weights: ``s3fd.pth`` as a path, or a name in the checkpoint catalog.
-        device: where the network runs.
+        weights: ``s3fd.pth`` as a path, or a name in the checkpoint catalogue.
+        device: Where the network runs: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         channel_order: ``"bgr"`` feeds the network the channels it was trained on; ``"rgb"`` repeats the
             Wav2Lip reference, which swaps red and blue.
-        max_side: frames are shrunk to this longest side in pixels before detection; None keeps the size, as
+        max_side: Frames are shrunk to this longest side in pixels before detection; None keeps the size, as
             the reference does.
-        min_score: least probability for a face to be reported.
-        batch_size: most frames given to the network at once.
+        min_score: Least probability for a face to be reported.
+        batch_size: Most frames given to the network at once.
 
     Raises:
-        CheckpointError: the weights are missing or do not fit.
+        CheckpointError: The weights are missing or do not fit.
+        ConfigError: The device is not there.
     """
 
     def __init__(
         self,
         weights: str | Path,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "auto",
         *,
         channel_order: Literal["bgr", "rgb"] = "bgr",
         max_side: int | None = 640,
         min_score: float = 0.5,
         batch_size: int = 8,
     ) -> None:
-        self.device = torch.device(device)
+        self.device = resolve_device(device)
         self.channel_order = channel_order
         self.max_side = max_side
         self.min_score = min_score

@@ -23,8 +23,8 @@ class CutFinder:
     of the cuts made by joining two of these clips.
 
     Args:
-        threshold: grey levels (0 to 255).
-        ratio: how far the difference must stand out from the one before.
+        threshold: Grey levels (0 to 255).
+        ratio: How far the difference must stand out from the one before.
     """
 
     def __init__(self, threshold: float = 20.0, ratio: float = 2.0) -> None:

@@ -20,8 +20,8 @@ def smooth_boxes(stream: Iterable[FaceFrame], window: int = 5) -> Iterator[FaceF
     not displaced. Works as the frames come, ``window // 2`` frames behind.
 
     Args:
-        stream: frames in order.
-        window: odd number of frames; 1 leaves the boxes as they are.
+        stream: Frames in order.
+        window: Odd number of frames; 1 leaves the boxes as they are.
 
     Raises:
         ValueError: ``window`` is not odd and positive.
@@ -98,9 +98,9 @@ def reference_boxes(
 
     Args:
         detections: ``(n, 4)`` whole pixels ``x1, y1, x2, y2``, one face a frame.
-        frame_size: height and width of the frames.
-        pads: pixels added at top, bottom, left, right.
-        nosmooth: leave out :func:`reference_smoothing`.
+        frame_size: Height and width of the frames.
+        pads: Pixels added at top, bottom, left, right.
+        nosmooth: Leave out :func:`reference_smoothing`.
 
     Returns:
         ``(n, 4)`` whole pixels in the reference's order ``y1, y2, x1, x2``.

@@ -35,13 +35,13 @@ def track_face(
     One item is given per frame, in order. At most ``every * batch + max_gap`` frames are held.
 
     Args:
-        frames: in order.
-        detector: finds the faces of single frames.
-        every: schedule of detection; 1 looks at all frames.
-        min_iou: least overlap of a face with the followed one to be the same.
-        max_gap: longest run of frames without the face that is interpolated.
-        batch: scheduled frames handed to the detector at once (for detectors on a GPU).
-        cut_threshold: see :class:`lipsync.faces.shots.CutFinder`.
+        frames: In order.
+        detector: Finds the faces of single frames.
+        every: Schedule of detection; 1 looks at all frames.
+        min_iou: Least overlap of a face with the followed one to be the same.
+        max_gap: Longest run of frames without the face that is interpolated.
+        batch: Scheduled frames handed to the detector at once (for detectors on a GPU).
+        cut_threshold: See :class:`lipsync.faces.shots.CutFinder`.
 
     Raises:
         ValueError: ``every`` or ``batch`` below 1, or ``max_gap`` below 0.

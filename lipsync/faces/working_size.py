@@ -38,8 +38,8 @@ def working_image(image: Image, max_side: int | None, border: float = 0.0) -> Wo
 
     Args:
         image: ``(H, W, 3)`` uint8.
-        max_side: longest side in pixels before the border is added; None keeps the size. Never enlarges.
-        border: width of the border as a fraction of the shorter side after shrinking. A detector trained
+        max_side: Longest side in pixels before the border is added; None keeps the size. Never enlarges.
+        border: Width of the border as a fraction of the shorter side after shrinking. A detector trained
             on faces with surroundings misses a face that fills the picture; the border gives it some.
     """
     height, width = image.shape[:2]

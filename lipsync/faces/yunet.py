@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lipsync.checkpoints.store import resolve
 from lipsync.errors import CheckpointError
 from lipsync.faces.working_size import working_image
 from lipsync.types import Box, Face, Frame, Image
@@ -23,13 +24,14 @@ class YunetDetector:
     """Faces and five landmarks from one small network; several times faster than MTCNN.
 
     Args:
-        weights: ``face_detection_yunet_2023mar.onnx`` of the OpenCV model zoo.
-        max_side: frames are shrunk to this longest side in pixels before detection.
-        min_score: least score for a face to be reported.
-        border: black border added around the frame, as a fraction of its shorter side.
+        weights: ``face_detection_yunet_2023mar.onnx`` of the OpenCV model zoo as a path, or ``yunet``, its
+            name in the checkpoint catalogue.
+        max_side: Frames are shrunk to this longest side in pixels before detection.
+        min_score: Least score for a face to be reported.
+        border: Black border added around the frame, as a fraction of its shorter side.
 
     Raises:
-        CheckpointError: the weight file is missing or is not a YuNet network.
+        CheckpointError: The weight file is missing or is not a YuNet network.
     """
 
     def __init__(
@@ -37,9 +39,7 @@ class YunetDetector:
     ) -> None:
         self.max_side = max_side
         self.border = border
-        path = Path(weights)
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file; give face_detection_yunet_2023mar.onnx")
+        path = resolve(weights)
         try:
             self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score)
         except cv2.error as error:

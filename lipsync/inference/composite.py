@@ -22,8 +22,8 @@ class FeatherCompositor:
     the source shows better, and the fading edge leaves no visible box.
 
     Args:
-        top: where the fade-in begins, as a fraction of the box's height.
-        feather: length of every fade, as a fraction of the side it runs along.
+        top: Where the fade-in begins, as a fraction of the box's height.
+        feather: Length of every fade, as a fraction of the side it runs along.
 
     Raises:
         ConfigError: ``top`` outside [0, 1) or ``feather`` outside (0, 0.5].

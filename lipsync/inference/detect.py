@@ -27,11 +27,11 @@ class FollowFace:
     """Follow the main face: detection every few frames, tracking between, smoothed and padded boxes.
 
     Args:
-        detector: finds faces in frames.
-        every: run the detector on every n-th frame.
-        smooth: average the boxes over five frames (``--nosmooth`` turns it off).
-        pads: pixels added to the box, ``top, bottom, left, right``.
-        must_have_face: raise at the first frame without a face instead of passing it through.
+        detector: Finds faces in frames.
+        every: Run the detector on every n-th frame.
+        smooth: Average the boxes over five frames (``--nosmooth`` turns it off).
+        pads: Pixels added to the box, ``top, bottom, left, right``.
+        must_have_face: Raise at the first frame without a face instead of passing it through.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FollowFace:
         """One ``FaceFrame`` for each frame, in order; each pass over a repeated video is followed afresh.
 
         Raises:
-            NoFaceError: a frame has no face and ``must_have_face`` is set.
+            NoFaceError: A frame has no face and ``must_have_face`` is set.
         """
         for _, run in groupby(frames, _PassNumber()):
             for item in self._follow(run):
@@ -78,7 +78,7 @@ class FirstFace:
         """One ``FaceFrame`` for each frame, all with the first frame's face.
 
         Raises:
-            NoFaceError: the first frame has no face.
+            NoFaceError: The first frame has no face.
         """
         iterator = iter(frames)
         for first in iterator:
@@ -97,7 +97,7 @@ class FixedBox:
         box: ``top, bottom, left, right`` in pixels of the frame, the order of ``--box``.
 
     Raises:
-        ConfigError: the box is empty.
+        ConfigError: The box is empty.
     """
 
     def __init__(self, box: tuple[int, int, int, int]) -> None:
@@ -113,7 +113,7 @@ class FixedBox:
         """One ``FaceFrame`` for each frame, all with the given box.
 
         Raises:
-            ConfigError: the box lies outside the frame.
+            ConfigError: The box lies outside the frame.
         """
         for frame in frames:
             if _visible(frame, self.face, (0, 0, 0, 0)) is None:

@@ -30,14 +30,8 @@ from lipsync.faces.detector import FaceDetector
 from lipsync.inference.composite import Compositor
 from lipsync.inference.detect import HOW_TO_HELP, FaceStage, FirstFace, FixedBox, FollowFace, Pads
 from lipsync.inference.hooks import Hook
-from lipsync.inference.stage import (
-    Extend,
-    FrameStage,
-    FrameTransform,
-    first_only,
-    prefetch,
-    repeated,
-)
+from lipsync.inference.source import Extend, FrameTransform, first_only, repeated
+from lipsync.inference.stage import FrameStage, prefetch
 from lipsync.inference.synthesize import Synthesizer
 from lipsync.media.probe import is_image, probe
 from lipsync.media.reader import StillReader, VideoReader
@@ -85,22 +79,24 @@ class LipSyncPipeline:
     """Lip synchronisation of one video at a time; reusable.
 
     Args:
-        synthesizer: repaints face regions from speech.
-        detector: finds faces; not used where ``box`` is given.
-        compositor: puts repainted regions back into their frames.
-        stages: run on finished frames, in order, before encoding.
-        writer: makes the output: called like ``VideoWriter(path, width, height, fps, audio)``.
-        transform: applied to every decoded frame.
+        synthesizer: Repaints face regions from speech.
+        detector: Finds faces; not used where ``box`` is given.
+        compositor: Puts repainted regions back into their frames.
+        stages: Run on finished frames, in order, before encoding.
+        writer: Makes the output: called as ``writer(path, width, height, fps, audio, trim_audio=True)``; see
+            :class:`lipsync.media.writer.VideoWriter`.
+        transform: Applied to every decoded frame.
         pads: ``top, bottom, left, right`` pixels around the detected box; None takes the synthesizer's.
-        every: run the detector on every n-th frame and track between.
-        smooth: average boxes over time.
-        static: use the first frame of the video throughout.
+        every: Run the detector on every n-th frame and track between.
+        smooth: Average boxes over time.
+        static: Use the first frame of the video throughout.
         box: ``top, bottom, left, right``: use this region on every frame and detect nothing; None detects.
-        still_fps: frame rate of the output for a still image.
-        extend: what follows when the audio is longer than the video: ``loop`` starts the video again (as the
+        still_fps: Frame rate of the output for a still image.
+        extend: What follows when the audio is longer than the video: ``loop`` starts the video again (as the
             reference does), ``freeze`` holds its last frame, ``cut`` ends the output with the video.
-        must_have_face: raise at the first frame without a face instead of passing it through.
-        audio_shift: mel windows are taken this many frames later (negative: earlier).
+        must_have_face: Raise at the first frame without a face instead of passing it through.
+        audio_shift: Mel windows are taken this many frames of 40 ms later (negative: earlier); None takes the
+            synthesizer's.
     """
 
     def __init__(
@@ -120,7 +116,7 @@ class LipSyncPipeline:
         still_fps: Fraction = Fraction(25),
         extend: Extend = "loop",
         must_have_face: bool = False,
-        audio_shift: int = 0,
+        audio_shift: int | None = None,
     ) -> None:
         if extend not in ("loop", "freeze", "cut"):
             raise ConfigError(f"extend={extend} is unknown: use loop, freeze or cut")
@@ -136,7 +132,7 @@ class LipSyncPipeline:
         self.static = static
         self.still_fps = still_fps
         self.extend: Extend = extend
-        self.audio_shift = audio_shift
+        self.audio_shift = synthesizer.mel_shift if audio_shift is None else audio_shift
         pads = synthesizer.pads if pads is None else pads
         self._moving: FaceStage = FollowFace(
             detector, every=every, smooth=smooth, pads=pads, must_have_face=must_have_face
@@ -149,14 +145,14 @@ class LipSyncPipeline:
         """Finished frames, in order, as they become ready.
 
         Args:
-            video: frames at the rate of ``speech``.
-            speech: mel windows by frame index.
-            count: frames wanted; None takes as many as the sound lasts. With ``extend="cut"`` there are fewer
+            video: Frames at the rate of ``speech``.
+            speech: Mel windows by frame index.
+            count: Frames wanted; None takes as many as the sound lasts. With ``extend="cut"`` there are fewer
                 where the video is shorter.
 
         Raises:
-            MediaError: the video cannot be decoded or holds no frame.
-            NoFaceError: a face is missing where one is needed.
+            MediaError: The video cannot be decoded or holds no frame.
+            NoFaceError: A face is missing where one is needed.
         """
         return self._frames(video, speech, speech.frames_to_cover if count is None else count, _Tally())
 
@@ -165,20 +161,20 @@ class LipSyncPipeline:
     ) -> RunReport:
         """Lip-sync ``face`` to ``audio`` and write ``outfile``, which appears only when it is complete.
 
-        The output lasts as long as the audio, rounded up to whole frames, whichever of the two is longer
-        (with ``extend="cut"`` the picture ends with the video; the sound is whole). Its frame rate is the
-        exact rate of the source, its sound the given audio. The reference stops 0.07 to 0.17 s before the
-        sound does, at its last mel window; here the frames after it reuse that window.
+        The output lasts as long as the audio, rounded up to whole frames, whichever of the two is longer;
+        with ``extend="cut"`` picture and sound end with the shorter one. Its frame rate is the exact rate of
+        the source, its sound the given audio. The reference stops 0.07 to 0.17 s before the sound does, at
+        its last mel window; here the frames after it reuse that window.
 
         Args:
-            face: video or picture with a face.
-            audio: any file with an audio stream.
-            outfile: video file to write; missing folders are made.
-            hook: told about each encoded frame.
+            face: Video or picture with a face.
+            audio: Any file with an audio stream.
+            outfile: Video file to write; missing folders are made.
+            hook: Told about each encoded frame.
 
         Raises:
-            MediaError: an input cannot be read or ``outfile`` cannot be written.
-            NoFaceError: no frame has a face.
+            MediaError: An input cannot be read or ``outfile`` cannot be written.
+            NoFaceError: No frame has a face.
         """
         started = time.perf_counter()
         face, audio, outfile = Path(face), Path(audio), Path(outfile)
@@ -194,7 +190,9 @@ class LipSyncPipeline:
             for frame in frames:
                 if written == 0:
                     height, width = frame.image.shape[:2]
-                    output = stack.enter_context(self.writer(outfile, width, height, fps, audio))
+                    output = stack.enter_context(
+                        self.writer(outfile, width, height, fps, audio, trim_audio=True)
+                    )
                 output.write(frame.image)
                 written += 1
                 if hook is not None:

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from lipsync.audio.windows import MelWindows
 from lipsync.checkpoints.networks import load_generator
+from lipsync.checkpoints.store import Progress
 from lipsync.errors import ConfigError
 from lipsync.faces.crop import crop, whole_box
 from lipsync.inference.detect import Pads
 from lipsync.inference.stage import batched
+from lipsync.models.device import resolve_device
 from lipsync.types import Box, FaceFrame, Image, Patch
 
 FACE_SIZE = 96
@@ -29,6 +31,8 @@ RELEASED_PADS: Pads = (0, 10, 0, 0)
 """``--pads`` of the reference inference script: released checkpoints expect the chin inside the box."""
 TRAINED_PADS: Pads = (0, 0, 0, 0)
 """Checkpoints of ``train.py`` learnt from the detector's box as it is."""
+RELEASED_MEL_SHIFT = 0
+"""The reference inference rule, which released checkpoints are used with."""
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
@@ -39,6 +43,10 @@ class Synthesizer(Protocol):
     @property
     def pads(self) -> Pads:
         """Pixels to add to the detector's box, ``top, bottom, left, right``, where the user names none."""
+
+    @property
+    def mel_shift(self) -> int:
+        """Frames of 40 ms by which mel windows are taken later, where the user names none."""
 
     @property
     def batch_size(self) -> int:
@@ -54,13 +62,15 @@ class Wav2LipSynthesizer:
     Args:
         generator: ``(mels (B, 1, 80, 16), faces (B, 6, 96, 96)) -> (B, 3, 96, 96)`` in [0, 1]; moved to
             ``device`` and put into eval mode.
-        pads: default ``top, bottom, left, right`` padding of the detector's box, in pixels.
-        batch_size: frames per forward; None chooses 8 on a CPU (larger is slower there) and 32 elsewhere.
+        pads: Default ``top, bottom, left, right`` padding of the detector's box, in pixels.
+        mel_shift: Default shift of the mel windows, in frames of 40 ms; see
+            :class:`lipsync.audio.windows.MelWindows`.
+        batch_size: Frames per forward; None chooses 8 on a CPU (larger is slower there) and 32 elsewhere.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``bfloat16`` runs the generator under autocast; ``auto`` does so on GPUs that support it.
 
     Raises:
-        ConfigError: the device is not there, or a setting is out of range.
+        ConfigError: The device is not there, or a setting is out of range.
     """
 
     def __init__(
@@ -68,14 +78,16 @@ class Wav2LipSynthesizer:
         generator: nn.Module,
         *,
         pads: Pads = RELEASED_PADS,
+        mel_shift: int = RELEASED_MEL_SHIFT,
         batch_size: int | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: Precision = "float32",
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: give 1 or more")
         self.device = resolve_device(device)
         self.pads = pads
+        self.mel_shift = mel_shift
         self.batch_size = batch_size or (8 if self.device.type == "cpu" else 32)
         self.half = _runs_in_bfloat16(precision, self.device)
         # mypy does not know the keyword, which is documented for nn.Module.to
@@ -87,18 +99,34 @@ class Wav2LipSynthesizer:
         checkpoint: str | Path,
         *,
         batch_size: int | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: Precision = "float32",
+        progress: Progress | None = None,
     ) -> Wav2LipSynthesizer:
-        """The synthesizer of a checkpoint, with the padding its crops were trained with.
+        """The synthesizer of a checkpoint, with the padding and the mel shift it was trained with.
+
+        Args:
+            checkpoint: A name of the catalogue, or a path.
+            batch_size: As in the constructor, like ``device`` and ``precision``.
+            device: See above.
+            precision: See above.
+            progress: Called while a file of the catalogue is downloaded.
 
         Raises:
-            CheckpointError: the checkpoint is missing, damaged or not a Wav2Lip generator.
+            CheckpointError: The checkpoint is missing, damaged or not a Wav2Lip generator.
+            ConfigError: As the constructor.
         """
-        generator, loaded = load_generator(checkpoint)
+        device = resolve_device(device)  # a mistake shows before anything is downloaded
+        generator, loaded = load_generator(checkpoint, progress)
         # Only checkpoints of this project carry hyper-parameters.
-        pads = TRAINED_PADS if loaded.hparams else RELEASED_PADS
-        return cls(generator, pads=pads, batch_size=batch_size, device=device, precision=precision)
+        return cls(
+            generator,
+            pads=TRAINED_PADS if loaded.hparams else RELEASED_PADS,
+            mel_shift=loaded.hparams.get("mel_shift", RELEASED_MEL_SHIFT),
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+        )
 
     def __call__(self, faces: Iterable[FaceFrame], speech: MelWindows) -> Iterator[Patch]:
         """One patch for each frame, in order; the frame of index ``i`` is driven by mel window ``i``."""
@@ -142,30 +170,6 @@ def network_input(faces: Tensor) -> Tensor:
     masked = faces.clone()
     masked[:, :, faces.shape[2] // 2 :] = 0
     return torch.cat((masked, faces), dim=1).contiguous(memory_format=torch.channels_last)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: the name is unknown or this machine has no such device.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name} is unknown: use auto, cpu, cuda or mps") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"device={name} is not supported: use auto, cpu, cuda or mps")
-    if (
-        (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count())
-        or (device.type == "mps" and not torch.backends.mps.is_available())
-    ):  # fmt: skip
-        raise ConfigError(f"device={name} is not available on this machine: use device=auto or device=cpu")
-    return device
 
 
 def _runs_in_bfloat16(precision: str, device: torch.device) -> bool:

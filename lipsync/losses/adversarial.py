@@ -17,7 +17,7 @@ def generator_loss(logits: Tensor) -> Tensor:
     """Mean cross-entropy of generated frames against "real" (perceptual loss of Wav2Lip-HQ); scalar.
 
     Args:
-        logits: the critic's answers on generated frames, any shape.
+        logits: The critic's answers on generated frames, any shape.
     """
     return _cross_entropy(logits, 1.0)
 
@@ -28,8 +28,8 @@ def critic_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     Each term is a mean over its own frames.
 
     Args:
-        real_logits: the critic's answers on real frames, any shape.
-        fake_logits: its answers on generated frames that carry no gradient to the generator.
+        real_logits: The critic's answers on real frames, any shape.
+        fake_logits: Its answers on generated frames that carry no gradient to the generator.
     """
     return _cross_entropy(real_logits, 1.0) + _cross_entropy(fake_logits, 0.0)
 

@@ -49,10 +49,10 @@ def contrastive_loss(
     Args:
         audio: ``(N, D)`` unit length; row i belongs to row i of ``face``.
         face: ``(N, D)`` unit length.
-        scale: factor on the cosine (inverse temperature).
+        scale: Factor on the cosine (inverse temperature).
         clip: ``(N,)`` integer, which clip a window comes from.
         frame: ``(N,)`` integer, first video frame of the window.
-        min_gap: distance in frames from which a window of the same clip is a negative.
+        min_gap: Distance in frames from which a window of the same clip is a negative.
     """
     # Autocast would turn the product into bfloat16: three digits, of a cosine multiplied by up to 100.
     with torch.autocast(audio.device.type, enabled=False):
@@ -80,7 +80,7 @@ def expert_sync_loss(
     freezing the expert's parameters, and its mode, are the caller's.
 
     Args:
-        expert: the expert; its head chooses the loss.
+        expert: The expert; its head chooses the loss.
         mel: ``(B, 1, 80, 16)`` speech of the window.
         face_window: ``(B, 15, 48, 96)`` lower halves of generated frames in [0, 1], stacked by
             :func:`lipsync.models.syncnet.lower_half_windows`.

@@ -30,13 +30,16 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
+    | {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
+)
+"""What counts as a video where a folder is searched."""
 
 _MAX_FPS = 480
 """Above this a stated rate is the clock of the container (1000/1, 90000/1), not a frame rate."""
 _MAX_TERM = 1_000_000
 """Larger terms of a frame rate are measurement noise and overflow the clocks of containers."""
-
-
 LONGEST_GAP = Fraction(3600)
 """Seconds. A longer step of the timestamps, or one backwards, is a clock that was reset in a recording."""
 # Tags in another encoding than UTF-8 must not make a file unreadable; PyAV 19 sees to that itself.

@@ -15,6 +15,7 @@ from av.audio.resampler import AudioResampler
 from av.error import FFmpegError
 
 from lipsync.errors import MediaError
+from lipsync.files import replacing
 from lipsync.media.probe import LONGEST_GAP, decode, first_video, open_media, ratio, reason
 
 if TYPE_CHECKING:
@@ -75,17 +76,12 @@ def save_wav(path: str | Path, waveform: npt.NDArray[np.floating], rate: int) ->
     if waveform.ndim != 1 or not np.issubdtype(waveform.dtype, np.floating):
         raise ValueError(f"waveform must be (N,) floating point, got {waveform.shape} {waveform.dtype}")
     path = Path(path)
-    part = path.with_name(path.name + ".part")
     samples = np.clip(np.round(waveform * 32768.0), -32768, 32767).astype("<i2")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with wave.open(str(part), "wb") as file:
-                file.setparams((1, 2, rate, samples.size, "NONE", "not compressed"))
-                file.writeframes(samples.tobytes())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(path) as part, wave.open(str(part), "wb") as file:
+            file.setparams((1, 2, rate, samples.size, "NONE", "not compressed"))
+            file.writeframes(samples.tobytes())
     except OSError as error:
         raise MediaError(f"{path}: cannot be written ({reason(error)})") from error
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -48,9 +51,10 @@ class VideoWriter:
         height: Height of the images, pixels.
         fps: Exact frame rate.
         audio: ``(N,)`` float mono in [-1, 1], or a media file whose sound is re-encoded (its own rate, mono
-            or stereo, on the clock of its video), or None. It is written whole, even where it outlasts the
-            video.
+            or stereo, on the clock of its video), or None.
         sample_rate: Rate in Hz of an ``audio`` array.
+        trim_audio: Sound that outlasts the video ends with the last frame, to the sample; otherwise it is
+            written whole. Shorter sound is never padded.
         crf: Quality of x264/x265, lower is better (0 lossless to 51).
         preset: Speed of x264/x265.
         codec: FFmpeg encoder.
@@ -72,6 +76,7 @@ class VideoWriter:
         audio: npt.NDArray[np.floating] | str | Path | None = None,
         *,
         sample_rate: int = 16000,
+        trim_audio: bool = False,
         crf: int = 18,
         preset: str = "medium",
         codec: str = "libx264",
@@ -87,6 +92,7 @@ class VideoWriter:
         self.fps = fps
         self.audio = audio
         self.sample_rate = sample_rate
+        self.trim_audio = trim_audio
         self.options = {"crf": str(crf), "preset": preset} if codec in ("libx264", "libx265") else {}
         self.codec = codec
         self.pix_fmt = pix_fmt
@@ -102,16 +108,18 @@ class VideoWriter:
         if self.path.is_dir():
             raise MediaError(f"{self.path}: is a directory, expected the name of a video file")
         self._track = None if self.audio is None else _Track(self.audio, self.sample_rate)
-        try:
+        options = {"fflags": "+bitexact"}  # no random identifiers: same input, same bytes
+        if kind != "matroska":
+            options["movflags"] = "+faststart"
+            if self._track is not None:  # by default the end of the sound is rounded to milliseconds
+                options["movie_timescale"] = str(self._track.rate)
+        with self._explained("cannot be written"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            options = {"fflags": "+bitexact"}  # no random identifiers: same input, same bytes
-            if kind != "matroska":
-                options["movflags"] = "+faststart"
             self._container = av.open(str(self.part.absolute()), "w", format=kind, options=options)
-        except (FFmpegError, OSError) as error:
-            raise MediaError(f"{self.path}: cannot be written ({reason(error)})") from error
         try:
             self._open_streams()
+            with self._explained("cannot be written"):
+                self._container.start_encoding()  # opens the file, which av.open does not
         except BaseException:
             self._discard()
             raise
@@ -139,13 +147,11 @@ class VideoWriter:
         frame.pts = self.frames
         frame.time_base = 1 / self.fps
         self.frames += 1
-        try:
+        with self._explained("writing failed"):
             self._container.mux(self._video.encode(frame))
             if self._track is not None:
                 # Sound keeps pace, so that the muxer has nothing to hold back.
                 self._track.write(self._container, until=self.frames / self.fps)
-        except (FFmpegError, OSError) as error:
-            raise MediaError(f"{self.path}: writing failed ({reason(error)})") from error
 
     def _open_streams(self) -> None:
         try:
@@ -170,6 +176,14 @@ class VideoWriter:
                 f"{self.pix_fmt} with {self.options} ({reason(error)})"
             ) from error
 
+    @contextmanager
+    def _explained(self, problem: str) -> Iterator[None]:
+        """Turn what FFmpeg and the system raise into one line that names the file."""
+        try:
+            yield
+        except (FFmpegError, OSError) as error:
+            raise MediaError(f"{self.path}: {problem} ({reason(error)})") from error
+
     @property
     def _needs_even(self) -> bool:
         return any(name in self.pix_fmt for name in _SUBSAMPLED)
@@ -182,14 +196,14 @@ class VideoWriter:
     def _finish(self) -> None:
         if self.frames == 0:
             raise MediaError(f"{self.path}: not written, because there was no frame to write")
-        try:
+        with self._explained("writing failed"):
             self._container.mux(self._video.encode(None))
             if self._track is not None:
-                self._track.write(self._container, until=None)
+                if not self.trim_audio:
+                    self._track.write(self._container)
+                self._track.flush(self._container)
             self._container.close()
             self.part.replace(self.path)
-        except (FFmpegError, OSError) as error:
-            raise MediaError(f"{self.path}: writing failed ({reason(error)})") from error
 
     def _discard(self) -> None:
         try:
@@ -214,35 +228,42 @@ class _Track:
         else:
             self.format = audio_format(audio)
             self.chunks = decode_audio(audio)
+        source = self.format.rate
+        self.rate = source if source in _AAC_RATES else 48000
+        """Of the encoded sound, Hz: rates that the codec lacks become 48 kHz."""
+        self.rest = np.zeros((self.format.channels, 0), np.float32)
+        """Samples of the latest chunk that are not yet due."""
         self.position = 0
 
     def attach(self, container: OutputContainer) -> None:
-        """Add the AAC stream; rates the codec lacks become 48 kHz."""
-        source = self.format.rate
-        rate = source if source in _AAC_RATES else 48000
-        self.stream: AudioStream = container.add_stream("aac", rate=rate)
+        """Add the AAC stream."""
+        self.stream: AudioStream = container.add_stream("aac", rate=self.rate)
         self.stream.codec_context.layout = self.layout
-        self.stream.codec_context.bit_rate = self.format.channels * (64000 if rate <= 24000 else 96000)
+        self.stream.codec_context.bit_rate = self.format.channels * (64000 if self.rate <= 24000 else 96000)
 
     @property
     def layout(self) -> str:
         """FFmpeg's name of the channel layout."""
         return "mono" if self.format.channels == 1 else "stereo"
 
-    def write(self, container: OutputContainer, until: Fraction | None) -> None:
-        """Encode the sound up to ``until`` seconds; None: the rest, and flush."""
-        while until is None or self.position < until * self.format.rate:
-            chunk = next(self.chunks, None)
+    def write(self, container: OutputContainer, until: Fraction | None = None) -> None:
+        """Encode the sound up to ``until`` seconds, or all of it."""
+        end = sys.maxsize if until is None else math.floor(until * self.format.rate)
+        while self.position < end:
+            chunk = self.rest if self.rest.size else next(self.chunks, None)
             if chunk is None:
-                break
+                return
+            chunk, self.rest = np.split(chunk, [end - self.position], axis=1)
             frame = AudioFrame.from_ndarray(np.ascontiguousarray(chunk), "fltp", self.layout)
             frame.sample_rate = self.format.rate
             frame.time_base = Fraction(1, self.format.rate)
             frame.pts = self.position
             self.position += chunk.shape[1]
             container.mux(self.stream.encode(frame))
-        if until is None:
-            container.mux(self.stream.encode(None))
+
+    def flush(self, container: OutputContainer) -> None:
+        """Encode what the encoder still holds."""
+        container.mux(self.stream.encode(None))
 
 
 def _pieces(waveform: npt.NDArray[np.floating], size: int) -> Iterator[npt.NDArray[np.float32]]:

@@ -1,1 +1,1 @@
-"""Plain networks. They know neither Lightning nor Hydra, and compute no loss."""
+"""Plain networks, which know neither Lightning nor Hydra and compute no loss, and what they share."""

@@ -35,12 +35,12 @@ class ConvBlock(nn.Module):
     """Convolution -> batch norm -> [+ input] -> ReLU.
 
     Args:
-        inputs: channels of the input.
-        outputs: channels of the output; equal to ``inputs`` for a residual block.
-        kernel: kernel size.
-        stride: stride; 1 for a residual block.
-        padding: zero padding on each side.
-        residual: add the input after the normalisation, before the ReLU.
+        inputs: Channels of the input.
+        outputs: Channels of the output; equal to ``inputs`` for a residual block.
+        kernel: Kernel size.
+        stride: Stride; 1 for a residual block.
+        padding: Zero padding on each side.
+        residual: Add the input after the normalisation, before the ReLU.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class UpConvBlock(nn.Module):
     """Transposed convolution -> batch norm -> ReLU.
 
     Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
+        inputs: Channels of the input.
+        outputs: Channels of the output.
         stride: 1 grows a 1x1 map to 3x3 (no padding); 2 doubles the size.
     """
 
@@ -109,8 +109,8 @@ def audio_encoder(width: float, residual_256: int) -> nn.Sequential:
     """Mel window ``(B, 1, 80, 16)`` -> ``(B, scaled(512), 1, 1)``, non-negative.
 
     Args:
-        width: channel multiplier.
-        residual_256: residual blocks at 256 channels: 2 in SyncNet, 1 in the generator.
+        width: Channel multiplier.
+        residual_256: Residual blocks at 256 channels: 2 in SyncNet, 1 in the generator.
     """
     c32, c64, c128, c256, c512 = (scaled(channels, width) for channels in (32, 64, 128, 256, 512))
     return nn.Sequential(

@@ -48,13 +48,13 @@ class LSESyncNet(nn.Module):
 
         Args:
             frames: ``(1, 3, N, 224, 224)``, BGR in [0, 255].
-            chunk: windows computed together, which bounds memory (about 10 MB each); no result depends on it.
+            chunk: Windows computed together, which bounds memory (about 10 MB each); no result depends on it.
 
         Returns:
             ``(N - 4, 1024)``, not normalised.
 
         Raises:
-            ValueError: for another batch size than 1 or fewer than 5 frames.
+            ValueError: For another batch size than 1 or fewer than 5 frames.
         """
         if frames.shape[0] != 1 or frames.shape[2] < WINDOW:
             raise ValueError(

@@ -17,7 +17,7 @@ class QualityDiscriminator(nn.Module):
     (14,113,793 parameters). Unlike the reference it returns logits; the probability is their sigmoid.
 
     Args:
-        width: multiplier of every inner channel count (each rounded to a multiple of 8).
+        width: Multiplier of every inner channel count (each rounded to a multiple of 8).
     """
 
     def __init__(self, width: float = 1.0) -> None:

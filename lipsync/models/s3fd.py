@@ -106,10 +106,10 @@ class S3FD(nn.Module):
     (22,459,110 parameters).
 
     Args:
-        layout: whose weights will be loaded: ``"wav2lip"`` or ``"syncnet_python"``.
+        layout: Whose weights will be loaded: ``"wav2lip"`` or ``"syncnet_python"``.
 
     Raises:
-        ValueError: for an unknown layout.
+        ValueError: For an unknown layout.
     """
 
     def __init__(self, layout: Layout = "wav2lip") -> None:

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lipsync.models.nms import nms
+
 Detections = npt.NDArray[np.float32]
 
 _VARIANCES = (0.1, 0.2)
@@ -29,10 +31,10 @@ def decode_wav2lip(
     """Faces of each image by the rule of Wav2Lip and face_alignment.
 
     Args:
-        maps: the 12 maps of :class:`~lipsync.models.s3fd.S3FD` for a batch of B images.
-        candidate_score: locations above it take part in non-maximum suppression.
-        nms_threshold: overlap above which the lower-scoring box is dropped ("+1 pixel" convention).
-        min_score: survivors above it are faces.
+        maps: The 12 maps of :class:`~lipsync.models.s3fd.S3FD` for a batch of B images.
+        candidate_score: Locations above it take part in non-maximum suppression.
+        nms_threshold: Overlap above which the lower-scoring box is dropped ("+1 pixel" convention).
+        min_score: Survivors above it are faces.
 
     Returns:
         B arrays of detections in pixels of the network's input, not clipped to it.
@@ -74,13 +76,13 @@ def decode_syncnet_python(
     """Faces of each image by the rule of syncnet_python.
 
     Args:
-        maps: the 12 maps of :class:`~lipsync.models.s3fd.S3FD` for a batch of B images.
-        height: of the network's input, in pixels.
-        width: of the network's input, in pixels.
-        candidate_score: locations above it take part in non-maximum suppression.
-        nms_threshold: overlap above which the lower-scoring box is dropped (without "+1 pixel").
-        top_candidates: at most so many candidates take part.
-        top_detections: at most so many survivors are returned.
+        maps: The 12 maps of :class:`~lipsync.models.s3fd.S3FD` for a batch of B images.
+        height: Of the network's input, in pixels.
+        width: Of the network's input, in pixels.
+        candidate_score: Locations above it take part in non-maximum suppression.
+        nms_threshold: Overlap above which the lower-scoring box is dropped (without "+1 pixel").
+        top_candidates: At most so many candidates take part.
+        top_detections: At most so many survivors are returned.
 
     Returns:
         B arrays of detections relative to the input's size (multiply by the original image's), not clipped.
@@ -101,40 +103,14 @@ def normalised_priors(map_sizes: Sequence[tuple[int, int]], height: int, width: 
 
     Args:
         map_sizes: (rows, columns) of each level's map.
-        height: of the network's input, in pixels.
-        width: of the network's input, in pixels.
+        height: Of the network's input, in pixels.
+        width: Of the network's input, in pixels.
 
     Returns:
         ``(P, 4)`` float32: centre x, centre y, width, height.
     """
     size = torch.tensor((width, height, width, height), dtype=torch.float64)
     return (_anchors(map_sizes).double() / size).float()
-
-
-def nms(detections: Detections, threshold: float, *, plus_one: bool = False) -> npt.NDArray[np.intp]:
-    """Greedy non-maximum suppression.
-
-    Args:
-        detections: ``(n, 5)``: x1, y1, x2, y2, score, in any order.
-        threshold: a box is dropped where its intersection over union with a better one is above it.
-        plus_one: corners are pixels that belong to the box, so that sides are one longer.
-
-    Returns:
-        Indices of the survivors, best first; equal scores in the order of their rows.
-    """
-    side = 1.0 if plus_one else 0.0
-    x1, y1, x2, y2 = detections[:, :4].T
-    areas = (x2 - x1 + side) * (y2 - y1 + side)
-    order = np.argsort(-detections[:, 4], kind="stable")
-    keep = []
-    while order.size:
-        best, rest = order[0], order[1:]
-        keep.append(best)
-        widths = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]) + side
-        heights = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest]) + side
-        overlap = np.maximum(widths, 0) * np.maximum(heights, 0)
-        order = rest[overlap <= threshold * (areas[best] + areas[rest] - overlap)]
-    return np.array(keep, dtype=np.intp)
 
 
 def _select(

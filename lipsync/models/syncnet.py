@@ -43,12 +43,12 @@ class SyncNet(nn.Module):
     expert (16,435,072 parameters).
 
     Args:
-        width: multiplier of every inner channel count (each rounded to a multiple of 8).
+        width: Multiplier of every inner channel count (each rounded to a multiple of 8).
         head: ``"cosine"`` or ``"contrastive"``.
-        embedding: size of the contrastive embedding; the cosine head has 512 * width.
+        embedding: Size of the contrastive embedding; the cosine head has 512 * width.
 
     Raises:
-        ValueError: for an unknown head.
+        ValueError: For an unknown head.
     """
 
     def __init__(self, width: float = 1.0, head: Head = "cosine", embedding: int = 256) -> None:
@@ -71,7 +71,7 @@ class SyncNet(nn.Module):
         """Factor on the cosine in contrastive logits, learned, at most 100; scalar, float32.
 
         Raises:
-            AttributeError: with the cosine head, which has no temperature.
+            AttributeError: With the cosine head, which has no temperature.
         """
         return self.log_temperature.float().clamp(max=math.log(MAX_SCALE)).exp()
 

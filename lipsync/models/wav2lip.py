@@ -34,7 +34,7 @@ class Wav2Lip(nn.Module):
     (36,298,035 parameters).
 
     Args:
-        width: multiplier of every inner channel count (rounded to multiples of 8), for compact variants.
+        width: Multiplier of every inner channel count (rounded to multiples of 8), for compact variants.
     """
 
     def __init__(self, width: float = 1.0) -> None:

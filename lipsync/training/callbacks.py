@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from typing_extensions import override
@@ -144,8 +144,10 @@ def _log_image(logger: Any, name: str, image: npt.NDArray[np.uint8], step: int) 
         logger.log_image(name, [rgb], step=step)
 
 
-class LastCheckpoint(Callback):
+class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt`` when training ends and when it is interrupted, whatever the saving interval.
+
+    The trainer runs callbacks of this base class after all others.
 
     Args:
         dirpath: Folder of the checkpoints.
@@ -153,10 +155,35 @@ class LastCheckpoint(Callback):
 
     def __init__(self, dirpath: str) -> None:
         self.path = Path(dirpath) / "last.ckpt"
+        self._saved_at = -1
 
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save after the last step, while the loops still stand at that step.
+
+        When training has ended they have moved on to the next epoch: a run that is resumed from there and
+        goes further would leave out the rest of this one.
+        """
+        if trainer.global_step == trainer.max_steps or trainer.should_stop:
+            self._save(trainer)
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save again when a validation follows the last step: it may have opened the sync gate."""
+        if self._saved_at == trainer.global_step:
+            self._save(trainer)
+
+    @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the state after the last step."""
+        """Save where training ended otherwise, after a number of epochs for instance."""
+        if self._saved_at != trainer.global_step:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.path)
+        self._saved_at = trainer.global_step
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

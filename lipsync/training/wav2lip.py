@@ -56,6 +56,8 @@ class Wav2LipModule(pl.LightningModule):
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__()
+        if expert_mode not in ("train", "eval"):
+            raise ValueError(f"model.expert_mode={expert_mode}: choose train or eval")
         self.save_hyperparameters(ignore=["generator", "critic", "optimizer", "scheduler"])
         self.optimizer, self.scheduler = optimizer, scheduler
         self.generator, self.critic = generator, critic
@@ -63,7 +65,8 @@ class Wav2LipModule(pl.LightningModule):
         self.expert_mode, self.expert_jitter = expert_mode, expert_jitter
         if expert_checkpoint is not None:
             self.expert, provenance = load_expert(expert_checkpoint)
-            self.expert.requires_grad_(False)
+            # Lightning keeps the modes it finds, so the expert's is set here and not only by `train`.
+            self.expert.requires_grad_(False).train(expert_mode == "train")
             self.hparams["expert_sha256"] = provenance.sha256
         self.adversarial_weight = adversarial_weight if critic is not None else 0.0
         # A buffer, so that a resumed run goes on with the weight it had.

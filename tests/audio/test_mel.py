@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lipsync.audio import mel as front_end
 from lipsync.audio.mel import log_mel, mel_basis
 from lipsync.audio.spec import WAV2LIP
 
@@ -59,6 +60,15 @@ def test_short_reflection_equals_numpy(samples):
     level = 20 * np.log10(np.maximum(1e-5, mel_basis().numpy() @ spectrum)) - 20
     expected = np.clip(8 * (level + 100) / 100 - 4, -4, 4)
     np.testing.assert_allclose(log_mel(x)[:, 0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("samples", [300, 49600])
+@pytest.mark.parametrize("block", [1, 7, 248])
+def test_block_boundaries_do_not_show(monkeypatch, wave, samples, block):
+    whole = log_mel(wave[:samples])
+    assert whole.shape[1] <= front_end._BLOCK
+    monkeypatch.setattr(front_end, "_BLOCK", block)
+    np.testing.assert_allclose(log_mel(wave[:samples]), whole, rtol=0, atol=1e-6)
 
 
 def test_silence_is_exactly_minus_four():

@@ -11,7 +11,6 @@ import torch
 
 from lipsync.audio.windows import (
     MelWindows,
-    frames_to_cover,
     mel_window,
     mel_windows,
     training_start,
@@ -109,7 +108,6 @@ def test_shift_is_forty_milliseconds_at_any_rate():
 )
 def test_frames_to_cover_the_sound(samples, fps, frames):
     steps = 1 + samples // 200
-    assert frames_to_cover(steps, Fraction(fps)) == frames
     assert MelWindows(ramp(steps), Fraction(fps)).frames_to_cover == frames
 
 

@@ -94,6 +94,22 @@ def test_one_network_of_several(tmp_path: Path, convert: Callable[..., Done]) ->
     assert "holds no expert; it holds state_dict.generator, state_dict.critic" in wrong.stderr
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_the_settings_of_a_training_checkpoint_are_kept(
+    suffix: str, tmp_path: Path, convert: Callable[..., Done]
+) -> None:
+    network, hparams = Wav2Lip(0.125), {"mel_shift": -1, "expert_checkpoint": None}
+    state = {f"generator.{key}": value for key, value in network.state_dict().items()}
+    source, target, again = tmp_path / "last.ckpt", tmp_path / f"g{suffix}", tmp_path / "again.safetensors"
+    torch.save(
+        {"state_dict": state, "pytorch-lightning_version": "2.6.6", "hyper_parameters": hparams}, source
+    )
+    assert convert(source, target).returncode == 0
+    assert convert(target, again).returncode == 0
+    for path in (target, again):
+        assert load_weights(Wav2Lip(0.125), path).hparams == hparams
+
+
 def test_errors_are_one_line_and_leave_nothing(tmp_path: Path, convert: Callable[..., Done]) -> None:
     page = tmp_path / "wav2lip.pth"
     page.write_text("<!DOCTYPE html><html>sign in</html>")

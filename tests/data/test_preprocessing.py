@@ -1,13 +1,10 @@
-"""Raw videos to clips: layouts, bad files, tracks, resuming, workers."""
+"""Raw videos to clips: layouts, bad files, tracks, resuming."""
 
 from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
-import os
 import shutil
-import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,10 +16,9 @@ import pytest
 
 from lipsync.data.clip import Clip
 from lipsync.data.filelist import read_filelist, write_filelist
-from lipsync.data.preprocessing import LocalEngine, Report, WorkerError, preprocess
+from lipsync.data.preprocessing import Report, preprocess
 from lipsync.data.preprocessing.settings import describe
 from lipsync.data.preprocessing.sources import find_sources
-from lipsync.data.preprocessing.splits import hashed_splits
 from lipsync.data.synthetic import SyntheticClip, draw_clip, make_corpus, measure_aperture, write_clip
 from lipsync.errors import ConfigError, DataError
 from lipsync.faces.annotated import AnnotatedDetector
@@ -247,9 +243,7 @@ def test_missing_or_empty_data_root(tmp_path: Path) -> None:
         run(tmp_path / "raw", tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"pads": (1, 2)}, {"every": 0}, {"min_frames": 2}, {"fps": 30}, {"workers": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"pads": (1, 2)}, {"every": 0}, {"min_frames": 2}, {"workers": -1}])
 def test_wrong_settings(corpus: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         run(corpus, tmp_path, **wrong)
@@ -313,37 +307,6 @@ def test_own_lists_name_what_is_kept_only(tmp_path: Path) -> None:
     assert (report.unlisted, report.clips, report.seen) == (1, 4, 3)
 
 
-def test_hashed_splits_hold_out_whole_folders() -> None:
-    kept = {f"speaker{s}/{i}": [f"speaker{s}/{i}"] for s in range(40) for i in range(5)}
-    kept |= {f"big/{i}": [f"big/{i}"] for i in range(100)}
-    splits = hashed_splits(kept)
-    folders = {split: {name.split("/")[0] for name in names} for split, names in splits.items()}
-    assert len(folders["val"]) == len(folders["test"]) == 2
-    assert not folders["train"] & folders["val"] | folders["train"] & folders["test"]
-    assert "big" in folders["train"]
-    assert sum(map(len, splits.values())) == 300
-    assert hashed_splits(dict(reversed(kept.items()))) == splits
-
-
-@pytest.mark.parametrize(
-    ("clips", "sizes"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (60, (54, 3, 3))]
-)
-def test_hashed_splits_of_one_folder(clips: int, sizes: tuple[int, int, int]) -> None:
-    splits = hashed_splits({f"a/{i}": [f"a/{i}"] for i in range(clips)})
-    assert tuple(len(splits[split]) for split in ("train", "val", "test")) == sizes
-
-
-def test_hashed_splits_keep_the_tracks_of_one_video_together() -> None:
-    kept = {f"a/{i}": [f"a/{i}_000", f"a/{i}_001"] for i in range(6)}
-    for names in hashed_splits(kept).values():
-        assert len(names) == 2 * len({name[:-4] for name in names})
-    assert [len(names) for names in hashed_splits({"a/1": ["a/1_000", "a/1_001", "a/1_002"]}).values()] == [
-        1,
-        1,
-        1,
-    ]
-
-
 def test_two_sources_never_share_a_clip(tmp_path: Path) -> None:
     head, other = draw_clip(0, 0, 1.2, size=96), draw_clip(1, 1, 1.2, size=96)
     video(tmp_path / "raw" / "s" / "a.mp4", [(head, 30), (None, 25), (other, 30)])
@@ -358,36 +321,6 @@ def test_detector_description_tells_settings_apart() -> None:
     assert describe(functools.partial(MtcnnDetector, min_score=0.9, max_side=320)) == (
         "MtcnnDetector(max_side=320, min_score=0.9)"
     )
-
-
-def test_engine_gives_every_result_once_from_workers_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    jobs = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "NOT_SET_AT_ALL"] * 10
-    values = list(LocalEngine(2)(os.getenv, jobs))
-    assert (values.count("1"), values.count(None)) == (20, 10)
-    assert "OMP_NUM_THREADS" not in os.environ
-
-
-def test_engine_without_workers_stays_in_this_process() -> None:
-    assert list(LocalEngine(0)(lambda job: (job, os.getpid()), [3, 1])) == [
-        (3, os.getpid()),
-        (1, os.getpid()),
-    ]
-
-
-def test_a_dying_worker_is_reported() -> None:
-    with pytest.raises(WorkerError, match="run again with fewer workers"):
-        list(LocalEngine(2)(os._exit, [1, 1, 1]))
-    assert multiprocessing.active_children() == []
-
-
-def test_leaving_the_engine_ends_its_processes_at_once() -> None:
-    results = LocalEngine(2)(time.sleep, [0, 300, 300])
-    next(results)
-    start = time.monotonic()
-    results.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - start < 10
-    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.shared

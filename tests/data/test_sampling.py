@@ -17,21 +17,28 @@ def _clip(name: str, starts: list[int] | None = None) -> Any:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_ranks_share_every_epoch_without_overlap(world_size: int) -> None:
-    samplers = [DrawSampler(10, rank, world_size) for rank in range(world_size)]
+def test_ranks_share_the_draws_without_overlap(world_size: int) -> None:
+    per_rank = -(-10 // world_size)
     draws: list[int] = []
-    for epoch in range(3):
-        for sampler in samplers:
-            sampler.set_epoch(epoch)
-            assert len(list(sampler)) == len(sampler)
+    for iteration in range(3):
+        for rank in range(world_size):
+            sampler = DrawSampler(10, rank, world_size, position=lambda done=iteration * per_rank: done)
+            assert len(list(sampler)) == len(sampler) == per_rank
             draws += list(sampler)
-    assert sorted(draws) == list(range(3 * world_size * -(-10 // world_size)))
+    assert sorted(draws) == list(range(3 * world_size * per_rank))
 
 
-def test_fixed_sampler_repeats_epoch_zero() -> None:
-    sampler = DrawSampler(4, fixed=True)
-    sampler.set_epoch(7)
-    assert list(sampler) == [0, 1, 2, 3]
+def test_an_iteration_goes_on_where_training_is() -> None:
+    done = 0
+    sampler = DrawSampler(10, rank=1, world_size=2, position=lambda: done)
+    assert list(sampler) == [1, 3, 5, 7, 9]
+    done = 3  # the run was stopped after three draws of this rank
+    assert list(sampler) == [7, 9, 11, 13, 15]
+
+
+def test_validation_repeats_the_first_draws() -> None:
+    sampler = DrawSampler(4)
+    assert list(sampler) == list(sampler) == [0, 1, 2, 3]
 
 
 def test_rank_out_of_range() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import default_collate
 
 from lipsync.audio.windows import mel_window, training_start
 from lipsync.data.clip_writer import ClipWriter
@@ -63,7 +62,7 @@ def test_generation_sample_is_what_it_says(root: Path) -> None:
 
 def test_generation_batch_masks_the_lower_half(root: Path) -> None:
     dataset = GenerationDataset(load_clips(root, "train"), train=True)
-    batch = dataset.assemble(default_collate([dataset[0], dataset[1], dataset[2]]))
+    batch = dataset.assemble(dataset.collate([dataset[0], dataset[1], dataset[2]]))
     assert batch.faces.shape == (3, 6, 5, 96, 96)
     assert batch.mels.shape == (3, 5, 1, 80, 16)
     assert batch.mel.shape == batch.reference_mel.shape == (3, 1, 80, 16)
@@ -92,7 +91,7 @@ def test_contrastive_draws_match(root: Path) -> None:
     assert len(torch.unique(sample.clip)) == 1
     # Lower half of frame f is 2 * f + 40.
     assert ((sample.face[:, 0, 40, 5, 0].int() - 40) // 2 - sample.frame).abs().max() <= 1
-    batch = dataset.assemble(default_collate([sample, dataset[3]]))
+    batch = dataset.assemble(dataset.collate([sample, dataset[3]]))
     assert batch.face.shape == (16, 15, 48, 96)
     assert batch.mel.shape == (16, 1, 80, 16)
 
@@ -118,6 +117,15 @@ def test_validation_item_is_one_run_of_consecutive_windows(root: Path) -> None:
         assert sample.frame.diff().unique().tolist() == [1]
         assert len(sample.frame) <= 12
         assert sample.clip.unique().tolist() == [index]
+
+
+def test_validation_runs_of_different_lengths_share_a_batch(root: Path) -> None:
+    dataset = SyncPairDataset(load_clips(root, "train"), False)
+    samples = [dataset[0], dataset[1]]
+    assert len(samples[0].frame) != len(samples[1].frame)  # clip 0 has a gap
+    batch = dataset.assemble(dataset.collate(samples))
+    assert len(batch.face) == len(batch.mel) == sum(len(sample.frame) for sample in samples)
+    assert torch.unique_consecutive(batch.clip).tolist() == [0, 1]
 
 
 def test_augmentation_keeps_shape_and_range() -> None:

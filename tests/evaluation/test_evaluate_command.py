@@ -12,7 +12,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from lipsync.checkpoints.store import CATALOG
+from lipsync.checkpoints.catalog import CATALOG
+from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import config_dir
 from lipsync.cli.evaluate import evaluate
 from lipsync.errors import CheckpointError, ConfigError, UserError
@@ -95,6 +96,7 @@ def test_without_the_released_judge(videos, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=r"judge=PATH/last\.ckpt") as error:
         _run(f"videos={videos}", "protocol=lrs", f"output={tmp_path / 'no'}")
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "no").exists(), "no empty folder is left behind"
     out = tmp_path / "out"
     _run(f"videos={videos}", f"references={tmp_path / 'references'}", "protocol=lrs", f"output={out}")
     summary = _summary(out)
@@ -102,6 +104,23 @@ def test_without_the_released_judge(videos, tmp_path, monkeypatch):
     assert summary["lse_d"] is None
     assert summary["ssim"] > 0
     assert "cannot be fetched" in summary["notes"][0]
+
+
+def test_downloads_show_their_progress(videos, syncnet, tmp_path, monkeypatch):
+    shown = {}
+
+    def fetch(spec, path, progress):
+        shown[spec.name] = progress
+        raise CheckpointError("offline")
+
+    monkeypatch.setenv("LIPSYNC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("lipsync.checkpoints.download.fetch", fetch)
+    for settings in (["protocol=lrs"], [f"judge={syncnet}", "detector=s3fd"]):
+        with pytest.raises(CheckpointError, match="offline"):
+            _run(f"videos={videos}", f"output={tmp_path / 'out'}", *settings)
+    assert list(shown) == ["syncnet_v2", "s3fd"]
+    assert all(isinstance(progress, DownloadBar) for progress in shown.values())
+    assert not (tmp_path / "out").exists()
 
 
 def test_contradictions_are_named(videos, tmp_path):
@@ -144,8 +163,8 @@ def test_the_process_and_its_exit_codes(videos, syncnet, tmp_path):
     good = command(f"videos={videos}", "protocol=lrs", f"judge={syncnet}")
     assert good.returncode == 0, good.stderr
     assert len(list(tmp_path.glob("evaluation/lrs/*/summary.json"))) == 1
-    bad = command("videos=nowhere", f"judge={syncnet}")
-    assert bad.returncode == 2
-    assert bad.stderr.splitlines()[-1].startswith("lipsync: nowhere: ")
-    assert "Traceback" not in bad.stderr
-    assert command().returncode == 2
+    for bad, start in ((["videos=nowhere", f"judge={syncnet}"], "nowhere: "), ([], "missing: videos; ")):
+        done = command(*bad)
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"lipsync: {start}")

@@ -13,7 +13,6 @@ import pytest
 from lipsync.errors import CheckpointError, ConfigError
 from lipsync.faces import mtcnn
 from lipsync.faces.detector import FaceDetector, MtcnnDetector, YunetDetector
-from lipsync.faces.mtcnn import suppress
 from lipsync.faces.working_size import working_image
 from lipsync.types import Box, Face, Frame
 
@@ -164,15 +163,6 @@ def test_yunet_weight_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"not a network")
     with pytest.raises(CheckpointError, match="cannot read it"):
         YunetDetector(tmp_path / "bad.onnx")
-
-
-def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
-    boxes = np.array(
-        [[0, 0, 10, 10, 0.6], [1, 0, 11, 10, 0.9], [40, 0, 50, 10, 0.7], [42, 2, 46, 6, 0.8]], np.float32
-    )
-    assert suppress(boxes, 0.5).tolist() == [1, 3, 2]
-    assert suppress(boxes, 0.5, relative_to="smaller").tolist() == [1, 3]
-    assert suppress(boxes[:0], 0.5).tolist() == []
 
 
 def test_working_image_maps_back_to_the_frame() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lipsync.faces.masks import box_mask, feather_mask
+from lipsync.faces.masks import feather_mask
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.floats(0, 0.9), st.floats(0.01, 0.5))
@@ -31,11 +31,6 @@ def test_symmetric_and_without_a_visible_step() -> None:
     # 0.15 * 192 = 28.8 pixels of smooth step: steepest slope 1.5 / 28.8
     assert np.abs(np.diff(mask, axis=0)).max() < 1.55 / 28.8
     assert np.abs(np.diff(mask, axis=1)).max() < 1.55 / 28.8
-
-
-def test_box_mask_is_ones() -> None:
-    assert box_mask(3, 4).shape == (3, 4, 1)
-    assert (box_mask(3, 4) == 1).all()
 
 
 @pytest.mark.parametrize("settings", [{"top": 1.0}, {"top": -0.1}, {"feather": 0.0}, {"feather": 0.6}])

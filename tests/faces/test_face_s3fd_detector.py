@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync.errors import CheckpointError
+from lipsync.errors import CheckpointError, ConfigError
 from lipsync.faces.detector import FaceDetector, S3FDDetector
+from lipsync.models.device import resolve_device
 from lipsync.models.s3fd import S3FD
 from lipsync.types import Face, Frame
 
@@ -61,17 +62,11 @@ def rectangle(faces: list[Face]) -> list[int] | None:
 def test_final_rectangles_equal_the_reference(parity, weights: Path, batch_size: int) -> None:
     manifest, arrays = parity("s3fd_decode_nms")
     height, width = manifest["image_hw"]
-    detector = S3FDDetector(weights, max_side=None, batch_size=batch_size)
+    detector = S3FDDetector(weights, "cpu", max_side=None, batch_size=batch_size)
     detector.network = Recorder(fixture_maps(manifest))
     frames = [Frame(i, i / 25, np.zeros((height, width, 3), np.uint8)) for i in range(manifest["batch"])]
     found = detector.detect(frames)
-    rects = [
-        [int(max(0.0, v)) for v in (b.x1, b.y1, b.x2, b.y2)]
-        if (b := faces[0].box if faces else None)
-        else None
-        for faces in found
-    ]
-    assert rects == manifest["final_rects"]
+    assert [rectangle(faces) for faces in found] == manifest["final_rects"]
     for i, faces in enumerate(found):
         kept = np.array([[f.box.x1, f.box.y1, f.box.x2, f.box.y2, f.score] for f in faces]).reshape(-1, 5)
         np.testing.assert_allclose(kept, arrays[f"kept_{i}"], rtol=1e-4, atol=1e-3)
@@ -79,7 +74,7 @@ def test_final_rectangles_equal_the_reference(parity, weights: Path, batch_size:
 
 @pytest.mark.parametrize(("order", "expected"), [("bgr", (10, 20, 30)), ("rgb", (30, 20, 10))])
 def test_channel_order_and_means(weights: Path, order: str, expected: tuple[int, int, int]) -> None:
-    detector = S3FDDetector(weights, channel_order=order, max_side=None)
+    detector = S3FDDetector(weights, "cpu", channel_order=order, max_side=None)
     detector.network = Recorder([torch.zeros(1, 2 + 2 * (i % 2), 1, 1) for i in range(12)])
     detector.detect([Frame(0, 0.0, np.full((32, 48, 3), (10, 20, 30), np.uint8))])
     (batch,) = detector.network.inputs
@@ -89,7 +84,7 @@ def test_channel_order_and_means(weights: Path, order: str, expected: tuple[int,
 
 
 def test_real_network_with_frames_of_two_sizes(weights: Path) -> None:
-    detector = S3FDDetector(weights, max_side=64, min_score=0.0, batch_size=2)
+    detector = S3FDDetector(weights, "cpu", max_side=64, min_score=0.0, batch_size=2)
     assert isinstance(detector, FaceDetector)
     rng = np.random.default_rng(0)
     sizes = [(96, 128), (96, 128), (96, 128), (64, 48), (64, 48)]
@@ -103,6 +98,12 @@ def test_real_network_with_frames_of_two_sizes(weights: Path) -> None:
         assert [face.score for face in faces] == sorted((face.score for face in faces), reverse=True)
     # Boxes come back in the pixels of the frame, twice those of the working image.
     assert max(face.box.x2 for face in together[0]) > 100
+
+
+def test_the_device_is_chosen_or_named(weights: Path) -> None:
+    assert S3FDDetector(weights, "auto").device == resolve_device("auto")
+    with pytest.raises(ConfigError, match="device=tpu9 is unknown"):
+        S3FDDetector(weights, "tpu9")
 
 
 def test_missing_weights(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lipsync.audio.windows import MelWindows
 from lipsync.errors import ConfigError, MediaError, NoFaceError
 from lipsync.inference.composite import BoxCompositor, FeatherCompositor
 from lipsync.inference.pipeline import LipSyncPipeline
-from lipsync.inference.stage import FrameTransform
+from lipsync.inference.source import FrameTransform
 from lipsync.inference.synthesize import Wav2LipSynthesizer
 from lipsync.media.probe import has_audio, probe
 from lipsync.media.reader import VideoReader
@@ -113,6 +113,7 @@ def test_sound_longer_than_the_video(
     outfile = tmp_path / "out.mp4"
     report = build(extend=extend).run(make_video(10), make_speech(16000), outfile)
     assert report.frames == len(images(outfile)) == frames
+    assert len(load_waveform(outfile)) == frames * 640, "the sound ends with the picture"
 
 
 def test_looping_repeats_the_video_from_its_start(build: Any, make_video: Make, make_speech: Make) -> None:

@@ -113,6 +113,28 @@ def test_sound_shorter_or_longer_than_the_video_is_kept_whole(tmp_path, pictures
     assert probe(path).duration == 1
 
 
+@pytest.mark.parametrize("rate", [16000, 24000, 44100])
+@pytest.mark.parametrize(("frames", "fps"), [(1, 25), (10, 25), (29, Fraction(30000, 1001)), (60, 24)])
+def test_trimmed_sound_ends_with_the_last_frame(tmp_path, pictures, frames, fps, rate):
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * rate).astype(np.float32)
+    save_wav(tmp_path / "in.wav", audio, rate)
+    images = [pictures[0](i) for i in range(frames)]
+    for source in (audio, tmp_path / "in.wav"):
+        path = write(tmp_path / "out.mp4", images, Fraction(fps), source, sample_rate=rate, trim_audio=True)
+        assert load_waveform(path, rate).size == int(frames / Fraction(fps) * rate)
+
+
+@pytest.mark.parametrize("length", [0.02, 0.5, 1.0])
+def test_trimming_leaves_shorter_sound_as_it_is(tmp_path, pictures, length):
+    audio = impulses(16000, length, length / 2)
+    images = [pictures[0](i) for i in range(25)]
+    kept, trimmed = tmp_path / "kept.mp4", tmp_path / "trimmed.mp4"
+    write(kept, images, audio=audio)
+    write(trimmed, images, audio=audio, trim_audio=True)
+    assert load_waveform(trimmed).size == audio.size
+    assert trimmed.read_bytes() == kept.read_bytes()
+
+
 def test_sound_of_a_file_keeps_rate_and_channels(tmp_path, make, pictures):
     stereo = np.stack([impulses(44100, 1.0, 0.25), impulses(44100, 1.0, 0.75)])
     source = make("voice é.mp4", waveform=stereo, audio_rate=44100)

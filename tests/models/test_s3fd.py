@@ -15,7 +15,6 @@ from lipsync.models.s3fd import BGR_MEAN, S3FD, Layout
 from lipsync.models.s3fd_decoding import (
     decode_syncnet_python,
     decode_wav2lip,
-    nms,
     normalised_priors,
     wav2lip_rect,
 )
@@ -157,34 +156,6 @@ def test_survivors_and_rectangles_equal_the_reference(parity: Load, raw_maps: li
         np.testing.assert_allclose(found[index], reference, rtol=0, atol=1e-4)
         rect = wav2lip_rect(found[index])
         assert (None if rect is None else list(rect)) == manifest["final_rects"][index]
-
-
-def naive_nms(boxes: np.ndarray, threshold: float, side: float) -> list[int]:
-    def iou(a: np.ndarray, b: np.ndarray) -> float:
-        width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]) + side)
-        height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]) + side)
-        union = sum((c[2] - c[0] + side) * (c[3] - c[1] + side) for c in (a, b)) - width * height
-        return width * height / union
-
-    keep: list[int] = []
-    for i in sorted(range(len(boxes)), key=lambda i: -boxes[i, 4]):
-        if all(iou(boxes[i], boxes[k]) <= threshold for k in keep):
-            keep.append(i)
-    return keep
-
-
-@pytest.mark.parametrize("plus_one", [False, True])
-def test_nms_equals_the_definition(plus_one: bool) -> None:
-    rng = np.random.default_rng(0)
-    corners = rng.random((200, 2)) * 60
-    boxes = np.hstack((corners, corners + 2 + rng.random((200, 2)) * 20, rng.random((200, 1))))
-    found = nms(boxes.astype(np.float64), 0.3, plus_one=plus_one)
-    assert list(found) == naive_nms(boxes, 0.3, float(plus_one))
-    assert 5 < len(found) < 200
-
-
-def test_nms_of_nothing_is_nothing() -> None:
-    assert nms(np.zeros((0, 5), dtype=np.float32), 0.3).shape == (0,)
 
 
 def test_rectangle_is_cut_off_at_zero_only() -> None:

@@ -124,7 +124,7 @@ def test_validation_logs_each_list_under_its_name(
 ) -> None:
     module = module_of()
     trainer = make_trainer(limit_val_batches=1.0)
-    data = same_batch(sync_batch, val_splits=["val_unseen", "seen"])
+    data = same_batch(sync_batch, val_splits=["val", "seen"])
     trainer.validate(module, datamodule=data, verbose=False)
     metrics = trainer.callback_metrics
     names = ("sync", "pair_accuracy", "offset_accuracy")

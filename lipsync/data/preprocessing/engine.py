@@ -45,7 +45,7 @@ class LocalEngine:
     The task is sent to each process once and stays there, so what it caches (a detector) is built once.
 
     Args:
-        workers: number of processes.
+        workers: Number of processes.
     """
 
     def __init__(self, workers: int = 1) -> None:
@@ -59,7 +59,7 @@ class LocalEngine:
         Leaving early (an error, Ctrl-C, a closed generator) ends the processes at once.
 
         Raises:
-            WorkerError: a process died; which job was at fault is not known.
+            WorkerError: A process died; which job was at fault is not known.
         """
         workers = min(self.workers, len(jobs))
         if workers <= 1:

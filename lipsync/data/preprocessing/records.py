@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from lipsync.data.clip import MANIFEST
 from lipsync.data.clip_writer import remove_clip
 from lipsync.data.preprocessing.sources import Source
+from lipsync.files import write_text
 
 RECORDS = ".sources"
 """Folder in the output with one record a source."""
@@ -60,10 +60,8 @@ class Record:
         """Keep the outcome; clips of the earlier outcome that it does not have are removed."""
         self._remove_clips_but(outcome.clips)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
         content = {"key": self.key, "outcome": asdict(outcome)}
-        part.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        os.replace(part, self.path)
+        write_text(self.path, json.dumps(content, ensure_ascii=False))
 
     def forget(self) -> None:
         """The source can no longer be read: its earlier clips go, and it is tried again next time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from lipsync.data.preprocessing.records import Outcome
 from lipsync.data.preprocessing.settings import Settings
+from lipsync.files import write_text
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,8 @@ class Report:
     """Per source: clips, frames, frames without face, corrupt packets, short tracks."""
 
     def write(self, path: Path) -> None:
-        """Write as JSON, under a temporary name first."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(part, path)
+        """Write as JSON."""
+        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False))
 
 
 def summarise(

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lipsync.audio.spec import TRAINING_FPS
 from lipsync.data.filelist import write_filelist
 from lipsync.data.preprocessing.engine import Engine, LocalEngine
 from lipsync.data.preprocessing.records import Outcome
@@ -28,7 +27,6 @@ def preprocess(
     detector_factory: Callable[[], FaceDetector],
     *,
     workers: int = 1,
-    fps: int = TRAINING_FPS,
     every: int = 5,
     pads: Sequence[int] = (0, 0, 0, 0),
     min_frames: int = 25,
@@ -48,28 +46,25 @@ def preprocess(
 
     Args:
         data_root: LRS2 layout (``main/<folder>/<id>.mp4``, optional ``filelists/``) or any tree of videos.
-        preprocessed_root: output; gets clips, ``filelists/`` and ``report.json``.
-        detector_factory: builds the face detector, once a process; picklable when ``workers`` is above 1.
-        workers: processes; 0 or 1 work in this one.
-        fps: frame rate of the clips; training is defined at 25 only.
-        every: detect on every n-th frame, follow between.
-        pads: pixels added to the face box: top, bottom, left, right.
-        min_frames: least length of a face track, frames at 25 fps.
-        smooth: average the boxes over five frames.
-        overwrite: do finished sources again.
-        progress: called after each source.
-        engine: where the jobs run; by default ``LocalEngine(workers)``.
+        preprocessed_root: Output; gets clips, ``filelists/`` and ``report.json``.
+        detector_factory: Builds the face detector, once a process; picklable when ``workers`` is above 1.
+        workers: Processes; 0 or 1 work in this one.
+        every: Detect on every n-th frame, follow between.
+        pads: Pixels added to the face box: top, bottom, left, right.
+        min_frames: Least length of a face track, frames at 25 fps.
+        smooth: Average the boxes over five frames.
+        overwrite: Do finished sources again.
+        progress: Called after each source.
+        engine: Where the jobs run; by default ``LocalEngine(workers)``.
 
     Raises:
-        ConfigError: a setting makes no sense.
-        DataError: no video below ``data_root``, none of them usable, or a damaged file list.
+        ConfigError: A setting makes no sense.
+        DataError: No video below ``data_root``, none of them usable, or a damaged file list.
     """
     top, bottom, left, right = _checked_pads(pads)
     for name, value, least in (("every", every, 1), ("min_frames", min_frames, 5), ("workers", workers, 0)):
         if value < least:
             raise ConfigError(f"{name}={value}: give a whole number of at least {least}")
-    if fps != TRAINING_FPS:
-        raise ConfigError(f"fps={fps}: training is defined at {TRAINING_FPS} fps; leave it at that")
     data_root, output = Path(data_root), _made(Path(preprocessed_root))
     settings = Settings(describe(detector_factory), every, (top, bottom, left, right), min_frames, smooth)
     sources = find_sources(data_root, exclude=output)

@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lipsync.errors import DataError
-
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".asf", ".avi", ".f4v", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
-    | {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
-)
+from lipsync.media.probe import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +39,11 @@ def find_sources(data_root: Path, exclude: Path) -> Sources:
     files and folders are passed over, links to folders are followed.
 
     Args:
-        data_root: folder to scan.
-        exclude: folder to leave out, for instance the output inside it.
+        data_root: Folder to scan.
+        exclude: Folder to leave out, for instance the output inside it.
 
     Raises:
-        DataError: there is no such folder, or no video in it.
+        DataError: There is no such folder, or no video in it.
     """
     if not data_root.is_dir():
         raise DataError(f"{data_root}: no such folder; give data_root=FOLDER with videos in it")

@@ -20,14 +20,14 @@ def given_splits(lists: Mapping[str, Path], kept: Mapping[str, Sequence[str]]) -
     """The data's own lists, restricted to the clips kept.
 
     Args:
-        lists: split -> file list with source names (a leading ``main/`` does not count).
-        kept: source name -> clip names.
+        lists: Split -> file list with source names (a leading ``main/`` does not count).
+        kept: Source name -> clip names.
 
     Returns:
         Split -> clip names, in the order of the lists; a source of several tracks stands there with all.
 
     Raises:
-        DataError: a list is damaged.
+        DataError: A list is damaged.
     """
     splits: Splits = {}
     for split, path in lists.items():
@@ -45,7 +45,7 @@ def hashed_splits(kept: Mapping[str, Sequence[str]]) -> Splits:
     Three clips suffice for val and test to have one each.
 
     Args:
-        kept: source name -> clip names.
+        kept: Source name -> clip names.
     """
     folders: dict[str, list[str]] = {}
     for source, clips in kept.items():

@@ -8,15 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lipsync.audio.spec import TRAINING_FPS, WAV2LIP
+from lipsync.audio.spec import SAMPLES_PER_FRAME
 from lipsync.data.clip_writer import ClipWriter
 from lipsync.data.preprocessing.settings import Settings
 from lipsync.faces.crop import crop, whole_box
 from lipsync.faces.shots import CutFinder
 from lipsync.faces.smoothing import SAME_TRACK_IOU
 from lipsync.types import Box, FaceFrame
-
-SAMPLES_PER_FRAME = WAV2LIP.sample_rate // TRAINING_FPS
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lipsync.audio.spec import TRAINING_FPS, WAV2LIP
+from lipsync.audio.spec import SAMPLES_PER_FRAME, TRAINING_FPS, WAV2LIP
 from lipsync.data.clip import MANIFEST
 from lipsync.data.preprocessing.records import Outcome, Record, stamp
 from lipsync.data.preprocessing.settings import Settings
 from lipsync.data.preprocessing.sources import Source
-from lipsync.data.preprocessing.tracks import SAMPLES_PER_FRAME, TrackWriter
+from lipsync.data.preprocessing.tracks import TrackWriter
 from lipsync.errors import DataError, MediaError, NoFaceError
 from lipsync.faces.detector import FaceDetector
 from lipsync.faces.smoothing import smooth_boxes
@@ -43,7 +43,7 @@ class ClipTask:
         """Preprocess one source; a bad file gives an outcome with a reason.
 
         Raises:
-            Exception: anything that is not the file's fault (a full disk, a missing package), with a note.
+            Exception: Anything that is not the file's fault (a full disk, a missing package), with a note.
         """
         record = Record(self.output, source, self.settings.digest)
         if not self.overwrite and (finished := record.finished()):
@@ -109,7 +109,7 @@ class ClipTask:
         if not manifest.is_file():
             return
         owner = self.data_root / str(json.loads(manifest.read_text(encoding="utf-8")).get("source"))
-        if owner != source.path and owner.is_file() and not _same_file(owner, source.path):
+        if owner != source.path and owner.is_file() and not owner.samefile(source.path):
             raise DataError(f"{source.path}: clip {folder} already belongs to {owner}; rename one of them")
 
     def _manifest(self, source: Source, relative: str, info: VideoInfo) -> dict[str, Any]:
@@ -123,7 +123,3 @@ class ClipTask:
             "smooth": self.settings.smooth,
             "av_offset": None,
         }
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    return os.path.samefile(one, other)
