@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.checkpoints.store import Progress
 from lipsync.cli.app import launch
+from lipsync.cli.values import four, require
 from lipsync.cli.weights import build_detector
 from lipsync.errors import CheckpointError, ConfigError, UserError
 from lipsync.evaluation.inputs import find_videos, match_references
@@ -35,6 +36,7 @@ def evaluate(cfg: DictConfig) -> None:
     Raises:
         UserError: The input is at fault, or nothing could be scored (the report is written all the same).
     """
+    require(cfg, "videos", "output")
     items = find_videos(cfg.videos)
     if cfg.references is not None:
         items = match_references(items, cfg.references)
@@ -79,6 +81,7 @@ def _protocol(cfg: DictConfig, judge: Judge | None, progress: Progress) -> Evalu
     """The protocol; a detector is built only where it will be asked."""
     if not isinstance(cfg.protocol, DictConfig):
         raise ConfigError(f"protocol={cfg.protocol} is not known; give protocol=wild or protocol=lrs")
+    four(cfg.protocol, "pads")
     factory = instantiate(cfg.protocol, _convert_="all")
     detects = judge is not None and (judge.view == "face" or factory.func.always_detects)
     protocol: EvaluationProtocol = factory(

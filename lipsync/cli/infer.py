@@ -6,14 +6,14 @@ python infer.py --face photo.jpg --audio speech.mp3 --checkpoint_path last.ckpt 
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import launch
+from lipsync.cli.values import flag, four, rate, require, whole
 from lipsync.cli.weights import build_detector
 from lipsync.errors import ConfigError
 from lipsync.inference.hooks import ProgressHook
@@ -23,6 +23,7 @@ from lipsync.inference.source import FrameTransform
 
 def infer(cfg: DictConfig) -> None:
     """Run the pipeline of ``configs/infer.yaml`` and print what was written."""
+    require(cfg, "face", "audio", "checkpoint", "outfile")
     pipeline = build_pipeline(cfg)
     with ProgressHook() as hook:
         report = pipeline.run(cfg.face, cfg.audio, cfg.outfile, hook=hook)
@@ -64,57 +65,22 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
     """Keyword arguments of the pipeline that are plain values."""
     if cfg.no_face not in ("keep", "error"):
         raise ConfigError(f"no_face={cfg.no_face} is unknown; use keep or error")
-    box = _four(cfg, "box")
+    box = four(cfg, "box")
     return {
-        "pads": _four(cfg, "pads"),
+        "pads": four(cfg, "pads"),
         # The reference writes "no box" as -1 -1 -1 -1.
         "box": None if box == (-1, -1, -1, -1) else box,
         "transform": FrameTransform(
-            _whole(cfg, "resize_factor"), _flag(cfg, "rotate"), _four(cfg, "crop") or (0, -1, 0, -1)
+            whole(cfg, "resize_factor"), flag(cfg, "rotate"), four(cfg, "crop") or (0, -1, 0, -1)
         ),
-        "every": _whole(cfg, "every"),
-        "smooth": not _flag(cfg, "nosmooth"),
-        "static": _flag(cfg, "static"),
-        "still_fps": _rate(cfg, "fps"),
+        "every": whole(cfg, "every"),
+        "smooth": not flag(cfg, "nosmooth"),
+        "static": flag(cfg, "static"),
+        "still_fps": rate(cfg, "fps"),
         "extend": cfg.extend,
         "must_have_face": cfg.no_face == "error",
-        "audio_shift": None if cfg.audio_shift is None else _whole(cfg, "audio_shift"),
+        "audio_shift": None if cfg.audio_shift is None else whole(cfg, "audio_shift"),
     }
-
-
-def _four(cfg: DictConfig, key: str) -> tuple[int, int, int, int] | None:
-    value = cfg[key]
-    if value is None:
-        return None
-    numbers = OmegaConf.to_container(value) if OmegaConf.is_list(value) else None
-    if not isinstance(numbers, list) or len(numbers) != 4 or not all(_is_whole(n) for n in numbers):
-        raise ConfigError(f"{key}={value}: give four whole numbers, {key}=[top,bottom,left,right]")
-    return numbers[0], numbers[1], numbers[2], numbers[3]
-
-
-def _whole(cfg: DictConfig, key: str) -> int:
-    if not _is_whole(cfg[key]):
-        raise ConfigError(f"{key}={cfg[key]}: give a whole number")
-    return int(cfg[key])
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _flag(cfg: DictConfig, key: str) -> bool:
-    if not isinstance(cfg[key], bool):
-        raise ConfigError(f"{key}={cfg[key]}: give true or false")
-    return bool(cfg[key])
-
-
-def _rate(cfg: DictConfig, key: str) -> Fraction:
-    """A frame rate written as 25, 29.97 or 30000/1001."""
-    try:
-        rate = Fraction(str(cfg[key]))
-    except (ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"{key}={cfg[key]}: give a number or a fraction such as 30000/1001") from error
-    return rate
 
 
 def main() -> None:

@@ -14,19 +14,27 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from lipsync.checkpoints.loading import load_state
+from lipsync.checkpoints.progress import DownloadBar
+from lipsync.checkpoints.store import resolve
 from lipsync.cli.app import EXIT_INTERRUPTED, launch, seed_everything
+from lipsync.cli.values import require
 from lipsync.errors import CheckpointError, ConfigError
+from lipsync.files import write_text
 
 
 def train(cfg: DictConfig) -> None:
     """Build data, model and trainer from the configuration, and fit."""
     _quiet()
+    require(cfg, "data.root")
+    if cfg.trainer.val_check_interval == 0:
+        raise ConfigError("trainer.val_check_interval=0: give a number of steps, or null for once an epoch")
     seed_everything(cfg.seed)
     run_dir = Path(cfg.paths.output_dir)
     _prepare_folder(run_dir)
     ckpt_path = _resume_from(cfg)
     data: pl.LightningDataModule = instantiate(cfg.data)
     _check_data(data)
+    _fetch_expert(cfg)
     model: pl.LightningModule = instantiate(cfg.model, _convert_="all")
     _check_optimizer(model)
     _check_same_model(ckpt_path, model)
@@ -99,6 +107,13 @@ def _prepare_folder(run_dir: Path) -> None:
         ) from error
 
 
+def _fetch_expert(cfg: DictConfig) -> None:
+    """Download an expert named in the catalogue, with a bar; a path stays as it is."""
+    if cfg.model.get("expert_checkpoint") is not None:
+        with DownloadBar() as bar:
+            cfg.model.expert_checkpoint = str(resolve(cfg.model.expert_checkpoint, bar))
+
+
 @rank_zero_only
 def _check_data(data: pl.LightningDataModule) -> None:
     """Report bad data before a model is built; the trainer repeats this on every rank."""
@@ -108,9 +123,7 @@ def _check_data(data: pl.LightningDataModule) -> None:
 
 @rank_zero_only
 def _save_config(cfg: DictConfig, run_dir: Path) -> None:
-    part = run_dir / "config.yaml.part"
-    part.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
-    part.replace(run_dir / "config.yaml")
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
 
 
 def _quiet() -> None:
@@ -120,6 +133,7 @@ def _quiet() -> None:
         "smaller than the logging interval",
         "isinstance.treespec, LeafSpec",
         "in eval mode at the start of training",  # the frozen expert, on purpose
+        "your dataloader is not resumable",  # draws are numbered, the sampler goes on where training is
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
     banners = ("Tip:", "`Trainer(", "GPU available", "TPU available", "`weights_only` was not set")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -19,6 +21,15 @@ def build_detector(cfg: DictConfig, progress: Progress) -> FaceDetector:
     Raises:
         CheckpointError: The weights cannot be had or do not fit.
     """
-    weights = {"weights": str(resolve(cfg.weights, progress))} if "weights" in cfg else {}
-    detector: FaceDetector = instantiate(cfg, **weights)
+    detector: FaceDetector = instantiate(cfg, **_fetched(cfg, progress))
     return detector
+
+
+def detector_factory(cfg: DictConfig, progress: Progress) -> Callable[[], FaceDetector]:
+    """As :func:`build_detector`, but built when called; the weights are fetched now. Picklable."""
+    factory: Callable[[], FaceDetector] = instantiate(cfg, **_fetched(cfg, progress), _partial_=True)
+    return factory
+
+
+def _fetched(cfg: DictConfig, progress: Progress) -> dict[str, str]:
+    return {"weights": str(resolve(cfg.weights, progress))} if "weights" in cfg else {}

@@ -81,9 +81,10 @@ class LipSyncData(pl.LightningDataModule):
         epoch_draws: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"data.{name}={value}: give a whole number of at least 1")
+        counts = (("batch_size", batch_size, 1), ("val_batch_size", val_batch_size, 1))
+        for name, value, least in (*counts, ("num_workers", num_workers, 0)):
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"data.{name}={value}: give a whole number of at least {least}")
         self.root, self.windows = Path(root), windows
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.train_split, self.val_splits = train_split, list(val_splits)

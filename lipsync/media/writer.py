@@ -18,7 +18,7 @@ from av.audio.frame import AudioFrame
 from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
-from lipsync.errors import MediaError
+from lipsync.errors import ConfigError, MediaError
 from lipsync.media.color import BT709, LIMITED_RANGE, from_bgr
 from lipsync.media.probe import reason
 from lipsync.media.waveform import AudioFormat, audio_format, decode_audio
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Suffix of the target and its FFmpeg format."""
+
+MAX_CRF = 51
 
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _SUBSAMPLED = ("420", "422", "nv12")
@@ -85,6 +87,8 @@ class VideoWriter:
     ) -> None:
         if width < 1 or height < 1 or fps <= 0:
             raise ValueError(f"width, height and fps must be positive, got {width}, {height}, {fps}")
+        if not 0 <= crf <= MAX_CRF:
+            raise ConfigError(f"encoder.crf={crf}: give 0 (lossless) to {MAX_CRF}")
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + ".part")
         self.width = width

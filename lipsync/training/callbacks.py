@@ -155,6 +155,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, dirpath: str) -> None:
         self.path = Path(dirpath) / "last.ckpt"
+        self._part = self.path.with_name("last.ckpt.part")
         self._saved_at = -1
 
     @override
@@ -163,31 +164,26 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save after the last step, while the loops still stand at that step.
 
-        When training has ended they have moved on to the next epoch: a run that is resumed from there and
-        goes further would leave out the rest of this one.
+        When training has ended they have moved on to the next epoch, and a run resumed from there would count
+        a step and an epoch twice.
         """
         if trainer.global_step == trainer.max_steps or trainer.should_stop:
-            self._save(trainer)
-
-    @override
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save again when a validation follows the last step: it may have opened the sync gate."""
-        if self._saved_at == trainer.global_step:
-            self._save(trainer)
+            trainer.save_checkpoint(self._part)
+            self._saved_at = trainer.global_step
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save where training ended otherwise, after a number of epochs for instance."""
-        if self._saved_at != trainer.global_step:
-            self._save(trainer)
+        """Put it in place; ModelCheckpoint, whose turn is before, may have written its own this late."""
+        if self._saved_at != trainer.global_step:  # ended otherwise, after a number of epochs for instance
+            trainer.save_checkpoint(self.path)
+        elif trainer.is_global_zero:
+            self._part.replace(self.path)
 
-    def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._saved_at = trainer.global_step
-
+    @override
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Save on Ctrl-C in a single process; other ranks may be gone, and saving is collective."""
         if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
             trainer.save_checkpoint(self.path)
+            self._part.unlink(missing_ok=True)

@@ -129,5 +129,8 @@ def command(
 
     yield call
     # Hydra's handlers hold the captured streams of this test.
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)

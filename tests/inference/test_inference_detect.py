@@ -5,7 +5,7 @@ from inference_stubs import BOX, StubDetector, frames_of
 
 from lipsync.errors import ConfigError, NoFaceError
 from lipsync.inference.detect import FirstFace, FixedBox, FollowFace
-from lipsync.inference.stage import repeated
+from lipsync.inference.source import repeated
 from lipsync.types import Box
 
 

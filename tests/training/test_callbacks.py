@@ -208,17 +208,17 @@ def test_the_last_checkpoint_is_saved_at_the_end_and_on_interruption(tmp_path: P
         LastCheckpoint(str(tmp_path)).on_exception(run.trainer, module, error)
         assert run.trainer.saved == saved, (world, step, error)
     run, last = Run(), LastCheckpoint(str(tmp_path))
-    run.trainer.max_steps, run.trainer.should_stop = 3, False
+    run.trainer.max_steps, run.trainer.should_stop, run.trainer.is_global_zero = 3, False, True
+    run.trainer.save_checkpoint = lambda at: at.write_text(str(run.trainer.global_step))
     for run.trainer.global_step in (1, 2):
         last.on_train_batch_end(run.trainer, module, None, None, 0)
-        last.on_validation_end(run.trainer, module)
-    assert run.trainer.saved == [], "not before the end"
+    assert not list(tmp_path.iterdir()), "not before the end"
     run.trainer.global_step = 3
     last.on_train_batch_end(run.trainer, module, None, None, 0)
+    path.write_text("of ModelCheckpoint, too late")
     last.on_train_end(run.trainer, module)
-    assert run.trainer.saved == [path], "once"
-    last.on_validation_end(run.trainer, module)
-    assert run.trainer.saved == [path, path], "again after a validation of the last step"
+    assert path.read_text() == "3"
     run.trainer.global_step = 4  # ended by the number of epochs
     last.on_train_end(run.trainer, module)
-    assert len(run.trainer.saved) == 3
+    assert path.read_text() == "4"
+    assert list(tmp_path.iterdir()) == [path]

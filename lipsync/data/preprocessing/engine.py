@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import cv2
 import torch
 
-from lipsync.errors import UserError
+from lipsync.errors import ConfigError, UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -46,11 +46,14 @@ class LocalEngine:
 
     Args:
         workers: Number of processes.
+
+    Raises:
+        ConfigError: ``workers`` is negative.
     """
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 0:
-            raise ValueError(f"workers must not be negative, got {workers}")
+            raise ConfigError(f"workers={workers}: give a whole number of at least 0")
         self.workers = workers
 
     def __call__(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:

@@ -14,7 +14,7 @@ from lipsync.data.preprocessing.settings import Settings, describe
 from lipsync.data.preprocessing.sources import Sources, find_filelists, find_sources
 from lipsync.data.preprocessing.splits import given_splits, hashed_splits
 from lipsync.data.preprocessing.worker import ClipTask
-from lipsync.errors import ConfigError, DataError
+from lipsync.errors import DataError
 from lipsync.faces.detector import FaceDetector
 
 Progress = Callable[[int, int, str], None]
@@ -61,17 +61,15 @@ def preprocess(
         ConfigError: A setting makes no sense.
         DataError: No video below ``data_root``, none of them usable, or a damaged file list.
     """
-    top, bottom, left, right = _checked_pads(pads)
-    for name, value, least in (("every", every, 1), ("min_frames", min_frames, 5), ("workers", workers, 0)):
-        if value < least:
-            raise ConfigError(f"{name}={value}: give a whole number of at least {least}")
+    engine = engine or LocalEngine(workers)
+    pads = tuple(int(pad) for pad in pads)
+    settings = Settings(describe(detector_factory), every, pads, min_frames, smooth)
     data_root, output = Path(data_root), _made(Path(preprocessed_root))
-    settings = Settings(describe(detector_factory), every, (top, bottom, left, right), min_frames, smooth)
     sources = find_sources(data_root, exclude=output)
     task = ClipTask(data_root, output, detector_factory, settings, overwrite)
     outcomes = _rejected(sources, data_root)
     total = len(sources.videos) + len(outcomes)
-    for outcome in (engine or LocalEngine(workers))(task, sources.videos):
+    for outcome in engine(task, sources.videos):
         outcomes.append(outcome)
         if progress is not None:
             progress(len(outcomes), total, outcome.name)
@@ -113,13 +111,6 @@ def _rejected(sources: Sources, data_root: Path) -> list[Outcome]:
         )
         for source in sources.clashes
     ]
-
-
-def _checked_pads(pads: Sequence[int]) -> tuple[int, int, int, int]:
-    if len(pads) != 4:
-        raise ConfigError(f"pads={list(pads)}: give four numbers of pixels: top, bottom, left, right")
-    top, bottom, left, right = (int(pad) for pad in pads)
-    return top, bottom, left, right
 
 
 def _made(output: Path) -> Path:
