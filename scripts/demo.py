@@ -32,7 +32,7 @@ from lipsync.faces.crop import crop
 from lipsync.media.reader import VideoReader
 
 PROJECT = Path(__file__).resolve().parents[1]
-CLIPS, SPEAKERS, SECONDS, HELD_OUT = 72, 12, 3.0, 4
+CLIPS, SPEAKERS, SECONDS, HELD_OUT = 64, 4, 3.0, 4
 LEAST_CORRELATION, LEAST_GAP = 0.4, 0.25
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     started = time.monotonic()
     raw, clips, runs = folder / "raw", folder / "preprocessed", folder / "runs"
     say("generate a corpus of drawn talking faces")
-    make_corpus(raw, clips=CLIPS, speakers=SPEAKERS, seconds=SECONDS, seed=0)
+    make_corpus(raw, CLIPS, SPEAKERS, SECONDS, seed=0, unseen_speakers=False)
     command(
         "preprocess.py", f"data_root={raw}", f"preprocessed_root={clips}", "detector=annotated", "workers=2"
     )

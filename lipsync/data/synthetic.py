@@ -79,11 +79,12 @@ def make_corpus(
     size: int = 192,
     fps: Fraction | int = 25,
     av_offset: int | Sequence[int] = 0,
+    unseen_speakers: bool = True,
 ) -> Path:
     """Write a corpus; the same arguments give the same pictures and samples.
 
     The last speakers are held out: their clips make the val and test lists, so that validation is on unseen
-    faces (with too few speakers or clips, on unseen clips).
+    faces (with too few speakers or clips, or without ``unseen_speakers``, on unseen clips).
 
     Args:
         root: Folder to write into; existing clips of the same names are replaced.
@@ -95,6 +96,7 @@ def make_corpus(
         fps: Frame rate.
         av_offset: Frames by which the sound runs ahead of the picture, the sign in which SyncNet and LSE
             report an offset; a sequence is dealt to the clips in turn.
+        unseen_speakers: Hold out speakers; otherwise the last eighth of the clips, at least two.
 
     Returns:
         ``root``.
@@ -111,7 +113,7 @@ def make_corpus(
         clip = draw_clip(speaker, number, seconds, seed=seed, size=size, fps=fps, av_offset=offset)
         write_clip(clip, root / "main" / f"{name}.mp4")
         names.setdefault(speaker, []).append(name)
-    for split, members in _splits(names).items():
+    for split, members in _splits(names, unseen_speakers).items():
         write_filelist(root / "filelists" / f"{split}.txt", members)
     return root
 
@@ -255,16 +257,17 @@ def _poses(
     ]
 
 
-def _splits(names: dict[int, list[str]]) -> dict[str, list[str]]:
-    """Hold out the last speakers until there are clips for both val and test."""
+def _splits(names: dict[int, list[str]], unseen_speakers: bool) -> dict[str, list[str]]:
+    """Hold out the last speakers until there are clips for both val and test, or the last clips."""
     ordered = [name for speaker in sorted(names) for name in names[speaker]]
     held = 0
     for speaker in sorted(names, reverse=True):
         held += len(names[speaker])
         if held >= 2:
             break
-    if held == len(ordered):  # one speaker, or a handful of clips
-        held = min(2, len(ordered) - 1)
+    if held == len(ordered) or not unseen_speakers:  # one speaker, or a handful of clips
+        ordered.sort(key=lambda name: name.rpartition("/")[2])
+        held = min(max(2, len(ordered) // 8), len(ordered) - 1)
     train, rest = ordered[: len(ordered) - held], ordered[len(ordered) - held :]
     return {"train": train, "val": rest[::2], "test": rest[1::2]}
 
