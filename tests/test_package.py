@@ -174,6 +174,7 @@ def test_a_command_of_the_readme_composes(command: str, arguments: list[str]) ->
     ]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose(command, overrides=single)
+    assert cfg, "the configuration composes"
     if not {"--help", "-h", "--cfg", "--hydra-help"} & set(arguments):
         require_values(cfg)
 
