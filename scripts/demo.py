@@ -32,7 +32,7 @@ from lipsync.faces.crop import crop
 from lipsync.media.reader import VideoReader
 
 PROJECT = Path(__file__).resolve().parents[1]
-CLIPS, SPEAKERS, SECONDS, HELD_OUT = 64, 4, 3.0, 4
+CLIPS, SPEAKERS, SECONDS, HELD_OUT = 48, 2, 3.0, 3
 LEAST_CORRELATION, LEAST_GAP = 0.4, 0.25
 
 

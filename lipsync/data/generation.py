@@ -53,6 +53,7 @@ class GenerationDataset(Dataset[GenerationSample]):
     Args:
         clips: Preprocessed clips; those without a target and a reference are left out (see ``skipped``).
         train: Random clips and windows; otherwise item ``i`` is a fixed window of clip ``i % len(clips)``.
+        validation_windows: Fixed windows of each clip in a validation epoch.
         min_reference_gap: Frames between target and reference window, at least (the reference: 1).
         mel_shift: The segment of frame ``i`` starts at frame ``i + mel_shift``. The reference trains
             with -1 and infers with 0; our checkpoints carry the value they were trained with.
@@ -74,18 +75,19 @@ class GenerationDataset(Dataset[GenerationSample]):
         min_reference_gap: int = 5,
         mel_shift: int = -1,
         speaker_exponent: float = 0.6,
+        validation_windows: int = 1,
         image_size: int = 96,
         seed: int = 0,
     ) -> None:
         self.clips, self.starts = clips_with_partners(clips, min_reference_gap)
         self.skipped = len(clips) - len(self.clips)
         self.train, self.min_reference_gap, self.mel_shift = train, min_reference_gap, mel_shift
-        self.image_size, self.seed = image_size, seed
+        self.validation_windows, self.image_size, self.seed = validation_windows, image_size, seed
         self._weights = speaker_weights(self.clips, speaker_exponent)
 
     def __len__(self) -> int:
-        """Draws of one epoch: the number of clips."""
-        return len(self.clips)
+        """Draws of one epoch: the number of clips, or of validation windows."""
+        return len(self.clips) * (1 if self.train else self.validation_windows)
 
     def __getitem__(self, draw: int) -> GenerationSample:
         """The window of draw number ``draw`` (any integer >= 0)."""

@@ -128,13 +128,13 @@ def draw_clip(
     fps: Fraction | int = 25,
     av_offset: int = 0,
 ) -> SyntheticClip:
-    """Clip ``number`` of a speaker; looks and voice depend on ``seed`` and ``speaker`` only."""
+    """Clip ``number`` of a speaker; looks, voice and background depend on ``seed`` and ``speaker`` only."""
     identity = np.random.default_rng([seed, _SPEAKER, speaker])
     portrait, voice = Portrait.draw(identity), Voice.draw(identity)
+    background = draw_background(size, identity)  # one studio a speaker
     rng = np.random.default_rng([seed, _CLIP, number])
     rate = Fraction(fps)
     waveform, aperture, rounding = _speak(voice, seconds, rate, av_offset, rng)
-    background = draw_background(size, rng)
     poses = _poses(size, float(rate), aperture, rounding, rng)
     return SyntheticClip(
         size=size,
