@@ -98,6 +98,10 @@ class VideoWriter:
         self.sample_rate = sample_rate
         self.trim_audio = trim_audio
         self.options = {"crf": str(crf), "preset": preset} if codec in ("libx264", "libx265") else {}
+        if codec == "libx264":
+            # With AVX-512, x264's macroblock tree gives other bytes from run to run (seen with clips longer
+            # than its look-ahead of 40 frames); everything else in it repeats exactly.
+            self.options["x264-params"] = "mbtree=0"
         self.codec = codec
         self.pix_fmt = pix_fmt
         self.threads = threads
