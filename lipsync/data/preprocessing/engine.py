@@ -83,7 +83,8 @@ class LocalEngine:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()
-                process.join()
+                while process.is_alive():  # the pool's own thread may reap it, unseen by a single join
+                    process.join(timeout=0.1)
 
 
 def _stream(pool: ProcessPoolExecutor, jobs: Sequence[Job], workers: int) -> Iterator[Any]:
