@@ -20,6 +20,9 @@ from lipsync.data.sampling import clips_with_partners, speaker_weights
 
 Frames = npt.NDArray[np.uint8]
 
+MAX_ROTATION, MAX_SCALE, MAX_SHIFT = 0.1, 0.12, 0.08
+"""Geometric augmentation: radians, relative change of size, share of the face's width."""
+
 
 class SyncSample(NamedTuple):
     """``K`` windows of one clip, as the workers deliver them."""
@@ -182,8 +185,8 @@ def augment_faces(window: Frames, rng: np.random.Generator) -> Frames:
         brightness up to 0.1 of the range.
     """
     size = window.shape[1]
-    angle, scale = rng.uniform(-0.1, 0.1), 1 + rng.uniform(-0.12, 0.12)
-    shift = rng.uniform(-0.08, 0.08, size=2) * size
+    angle, scale = rng.uniform(-MAX_ROTATION, MAX_ROTATION), 1 + rng.uniform(-MAX_SCALE, MAX_SCALE)
+    shift = rng.uniform(-MAX_SHIFT, MAX_SHIFT, size=2) * size
     flip = -1.0 if rng.random() < 0.5 else 1.0
     gain, bias = 1 + rng.uniform(-0.3, 0.3), rng.uniform(-0.1, 0.1) * 255
     cos, sin, centre = scale * math.cos(angle), scale * math.sin(angle), (size - 1) / 2

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MAX_ROTATION = 0.1  # rad
-MAX_SCALE = 0.12
-MAX_SHIFT = 0.08  # of the width of the face
+from lipsync.data.sync_pairs import MAX_ROTATION, MAX_SCALE, MAX_SHIFT
 
 
 def jitter_windows(windows: Tensor, seed: int) -> Tensor:

@@ -18,8 +18,6 @@ from bad_files import (
     video,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
 __all__ = ["bad_weights", "media"]  # fixtures
 
 
