@@ -19,8 +19,14 @@ Adapter: TypeAlias = Callable[[Mapping[str, Any]], State]
 
 WRAPPERS = ("module", "_orig_mod")
 """Key parts that DataParallel and ``torch.compile`` insert."""
-PARTS = ("ema_generator", "generator", "critic", "expert")
-"""Networks inside a training checkpoint of this project; averaged weights before the raw ones."""
+AVERAGED = "generator_ema"
+"""The generator's averaged weights in a training checkpoint, a ``torch.optim.swa_utils.AveragedModel``."""
+PARTS = (AVERAGED, "generator", "critic", "expert")
+"""Networks inside a training checkpoint of this project; averaged weights before the raw ones.
+
+Others in it are for training alone, such as the judge (``judge``) that watches the generator.
+"""
+_AVERAGES = "n_averaged"
 _CONTAINERS = ("params_ema", "g_ema", "state_dict", "params", "model", "model_state_dict")
 _SKIPPED = ("optimizer", "optimizer_states", "lr_schedulers", "callbacks", "loops", "hyper_parameters")
 _PADDLE_NAMES = {"_mean": "running_mean", "_variance": "running_var"}
@@ -87,7 +93,7 @@ def lightning(part: str) -> Adapter:
 
     def adapt(state: Mapping[str, Any]) -> State:
         inner = state.get("state_dict")
-        found = with_prefix(tensors(inner), part) if isinstance(inner, Mapping) else {}
+        found = _parts(tensors(inner)).get(part) if isinstance(inner, Mapping) else None
         if not found:
             raise CheckpointError(f"the checkpoint holds no {part}")
         return found
@@ -108,12 +114,21 @@ def networks(state: Mapping[str, Any]) -> dict[str, State]:
     """
     found: dict[str, State] = {}
     for place, flat in _flat_parts(state, "", 0):
-        split = {part: with_prefix(flat, part) for part in PARTS}
-        if any(split.values()):
-            found.update({f"{place}.{part}".strip("."): inner for part, inner in split.items() if inner})
+        parts = _parts(flat)
+        if parts:
+            found.update({f"{place}.{part}".strip("."): inner for part, inner in parts.items()})
         else:
             found[place] = from_paddle(flat)
     return found
+
+
+def _parts(flat: State) -> dict[str, State]:
+    """The networks of a training checkpoint, by their names in :data:`PARTS`; empty for any other file."""
+    parts = {part: inner for part in PARTS if (inner := with_prefix(flat, part))}
+    # Before the first update the average holds the weights that training began with.
+    if AVERAGED in parts and not parts[AVERAGED].pop(_AVERAGES, True):
+        del parts[AVERAGED]
+    return parts
 
 
 def identify(state: Mapping[str, Any]) -> Kind:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from torch import Tensor
 
 from lipsync.errors import CheckpointError
+from lipsync.models.layers import HALVINGS, IMAGE_SIZES
 
 State = dict[str, Tensor]
 
@@ -34,15 +36,47 @@ _SIGNATURES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (Kind.S3FD_SYNCNET_PYTHON, ("L2Norm3_3.", "vgg.")),
     (Kind.LSE_SYNCNET, ("netcnnaud.", "netcnnlip.")),
 )
-# Output channels at width 1 of layers that together show every channel count of the network.
-_GENERATOR_CHANNELS = {
-    **{f"face_encoder_blocks.{stage}.0.conv_block.0.bias": 16 << stage for stage in range(6)},
-    "face_decoder_blocks.3.0.conv_block.0.bias": 384,
-}
-_EXPERT_CHANNELS = {
-    f"face_encoder.{index}.conv_block.0.bias": 32 << stage for stage, index in enumerate((0, 1, 4, 8, 11))
-}
 _MULTIPLE = 8
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """The face encoder of a network for 96 pixels; for larger pictures blocks are added behind the first.
+
+    Attributes:
+        layer: Key of a block's first convolution, for its number.
+        blocks: How many there are.
+        added: Blocks that one more halving of the picture adds.
+        whole: The block whose kernel covers the last map, which ends the halvings.
+        channels: Output channels at width 1 of blocks that together show every channel count.
+        others: The same of further layers, by their keys.
+    """
+
+    layer: str
+    blocks: int
+    added: int
+    whole: int
+    channels: Mapping[int, int]
+    others: Mapping[str, int] = field(default_factory=dict)
+
+
+_ENCODERS = {
+    Kind.GENERATOR: _Encoder(
+        "face_encoder_blocks.{}.0.conv_block.0",
+        blocks=7,
+        added=1,
+        whole=6,
+        channels={stage: 16 << stage for stage in range(6)},
+        others={"face_decoder_blocks.3.0.conv_block.0": 384},
+    ),
+    Kind.EXPERT: _Encoder(
+        "face_encoder.{}.conv_block.0",
+        blocks=17,
+        added=3,
+        whole=15,
+        channels={block: 32 << stage for stage, block in enumerate((0, 1, 4, 8, 11))},
+    ),
+}
 
 
 def kind_of(keys: Iterable[str]) -> Kind:
@@ -55,25 +89,25 @@ def kind_of(keys: Iterable[str]) -> Kind:
 
 
 def generator_kwargs(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of ``Wav2Lip`` for the weights in ``state``: ``{"width": ...}``.
+    """Arguments of ``Wav2Lip`` for the weights in ``state``: width and image size.
 
     Raises:
         CheckpointError: The shapes are of no Wav2Lip generator of this family.
     """
-    return {"width": _width(state, _GENERATOR_CHANNELS, Kind.GENERATOR)}
+    return _sizes(state, Kind.GENERATOR)
 
 
 def expert_kwargs(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of ``SyncNet`` for the weights in ``state``: width and head, and embedding where it counts.
+    """Arguments of ``SyncNet`` for the weights in ``state``: width, image size, head, embedding if it counts.
 
     Raises:
         CheckpointError: The shapes are of no SyncNet expert of this family.
     """
-    width = _width(state, _EXPERT_CHANNELS, Kind.EXPERT)
+    sizes = _sizes(state, Kind.EXPERT)
     head = state.get("face_head.weight")
     if head is None:
-        return {"width": width, "head": "cosine"}
-    return {"width": width, "head": "contrastive", "embedding": head.shape[0]}
+        return {**sizes, "head": "cosine"}
+    return {**sizes, "head": "contrastive", "embedding": head.shape[0]}
 
 
 def describe(state: Mapping[str, Tensor]) -> str:
@@ -89,6 +123,31 @@ def describe(state: Mapping[str, Tensor]) -> str:
     return f"{kind.value} ({', '.join(f'{name}={value}' for name, value in settings.items())})"
 
 
+def _sizes(state: Mapping[str, Tensor], kind: Kind) -> dict[str, Any]:
+    """``{"width": ..., "image_size": ...}``, told by the number of blocks and by shapes."""
+    encoder = _ENCODERS[kind]
+    before, after = encoder.layer.split("{}")
+    numbers = {key.removeprefix(before).partition(".")[0] for key in state if key.startswith(before)}
+    further = max(0, (len(numbers) - encoder.blocks) // encoder.added)
+    shift = further * encoder.added
+    keys = {
+        f"{before}{block + shift if block else 0}{after}": base for block, base in encoder.channels.items()
+    }
+    biases = {f"{key}.bias": base for key, base in {**keys, **encoder.others}.items()}
+    width = _width(state, biases, kind)
+    weight = f"{before}{encoder.whole + shift}{after}.weight"
+    if weight not in state:
+        raise _alien(kind, f"{weight} is missing")
+    image_size = state[weight].shape[-1] << (HALVINGS + further)
+    if image_size not in IMAGE_SIZES:
+        raise _alien(kind, "no size of the pictures gives their layers")
+    return {"width": width, "image_size": image_size}
+
+
+def _alien(kind: Kind, reason: str) -> CheckpointError:
+    return CheckpointError(f"the weights are not of a {kind.value} of this family: {reason}")
+
+
 def _width(state: Mapping[str, Tensor], channels: Mapping[str, int], kind: Kind) -> float:
     """The roundest width multiplier that gives the channel counts seen.
 
@@ -97,7 +156,7 @@ def _width(state: Mapping[str, Tensor], channels: Mapping[str, int], kind: Kind)
     low, high = 0.0, math.inf
     for key, base in channels.items():
         if key not in state:
-            raise CheckpointError(f"the weights are not of a {kind.value} of this family: {key} is missing")
+            raise _alien(kind, f"{key} is missing")
         count = state[key].shape[0]
         if count > _MULTIPLE:
             low = max(low, (count - _MULTIPLE / 2) / base)
@@ -108,6 +167,4 @@ def _width(state: Mapping[str, Tensor], channels: Mapping[str, int], kind: Kind)
         if low <= width < high:
             return width
         digits += 1
-    raise CheckpointError(
-        f"the weights are not of a {kind.value} of this family: no width gives their channel counts"
-    )
+    raise _alien(kind, "no width gives their channel counts")

@@ -1,4 +1,4 @@
-"""Networks straight from a weight file: built to the size the shapes tell, then loaded strictly."""
+"""Networks straight from a weight file: built to the sizes that the weights tell, then loaded strictly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from lipsync.models.wav2lip import Wav2Lip
 
 
 def load_generator(source: Source, progress: Progress | None = None) -> tuple[Wav2Lip, LoadedWeights]:
-    """A Wav2Lip generator of any width, in eval mode.
+    """A Wav2Lip generator of any width and image size, in eval mode.
+
+    Of a training checkpoint that holds averaged weights (``generator_ema``) these are taken; see
+    :data:`lipsync.checkpoints.adapters.PARTS`.
 
     Args:
         source: A name of the catalogue, a path (our ``last.ckpt`` too), or a loaded dict.
@@ -26,7 +29,7 @@ def load_generator(source: Source, progress: Progress | None = None) -> tuple[Wa
 
 
 def load_expert(source: Source, progress: Progress | None = None) -> tuple[SyncNet, LoadedWeights]:
-    """A SyncNet expert of any width and head, in eval mode; otherwise as :func:`load_generator`."""
+    """A SyncNet expert of any width, image size and head, in eval mode; else as :func:`load_generator`."""
     state, loaded = read_network(source, Kind.EXPERT, progress)
     expert = SyncNet(**expert_kwargs(state))
     load_weights(expert, state)

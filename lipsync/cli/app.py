@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lipsync.cli import multirun, ranks
 from lipsync.cli.flags import to_overrides
 from lipsync.errors import ConfigError, UserError
 
@@ -40,28 +39,53 @@ def launch(config_name: str, task: Callable[[DictConfig], None]) -> None:
     """
     # Hydra would print its own abridged traceback; we want the exception itself.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    ranks.follow()
 
     failures: list[BaseException] = []
 
     def checked(cfg: DictConfig) -> None:
         try:
             require_values(cfg)
-            task(cfg)
+            if multirun.needs_own_process(cfg):
+                multirun.run_job(config_name, cfg)
+                return
+            with ranks.leading(cfg):
+                task(cfg)
         except Exception as error:
-            if is_multirun():
+            if multirun.is_multirun():
                 raise
             # Raised again outside of Hydra, which would print a line of its own first.
             failures.append(error)
 
     try:
-        sys.argv[1:] = to_overrides(sys.argv[1:])
+        sys.argv[1:] = _arguments(config_name)
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(checked)()
         if failures:
             raise failures[0]
     except KeyboardInterrupt:
-        _stop("interrupted; finished work is kept", EXIT_INTERRUPTED)
+        ranks.stop("interrupted; finished work is kept", EXIT_INTERRUPTED, spoken=ranks.rank() > 0)
+    except multirun.JobFailedError as error:
+        raise SystemExit(error.code) from None
     except Exception as error:
-        _stop(_line(error, in_task=bool(failures) or is_multirun()), EXIT_USER)
+        _fail(error, in_task=bool(failures) or multirun.is_multirun())
+
+
+def _arguments(config_name: str) -> list[str]:
+    """Hydra's argument list: what the user typed, and one run folder for ranks that were started apart."""
+    arguments = to_overrides(sys.argv[1:])
+    return arguments + ranks.shared_run_dir(arguments, config_dir() / f"{config_name}.yaml")
+
+
+def _fail(error: Exception, *, in_task: bool) -> None:
+    """End the process with the line for ``error``, or raise it where it is no fault of the user's."""
+    try:
+        line = _line(error, in_task=in_task)
+    except Exception:
+        if ranks.rank() == 0:
+            raise
+        traceback.print_exc()
+        ranks.stop("", 1, spoken=True)
+    ranks.stop(line, EXIT_USER)
 
 
 def require_values(cfg: DictConfig) -> None:
@@ -82,11 +106,6 @@ def _missing(node: DictConfig, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
         elif not OmegaConf.is_interpolation(node, key) and isinstance(node[key], DictConfig):
             yield from _missing(node[key], f"{prefix}{key}.")
-
-
-def is_multirun() -> bool:
-    """Whether this is one job of a Hydra sweep."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def seed_everything(seed: int) -> None:
@@ -124,10 +143,3 @@ def _construction_line(error: InstantiationException) -> str:
     if type(cause).__name__ == "MisconfigurationException":
         return f"trainer: {cause}"
     raise cause
-
-
-def _stop(message: str, code: int) -> NoReturn:
-    """Print one line (rank 0 speaks for all ranks) and end the process."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print("lipsync: " + " ".join(message.split()), file=sys.stderr)
-    raise SystemExit(code) from None

@@ -14,7 +14,8 @@ from lipsync.errors import ConfigError
 
 PATH_KEYS = frozenset(
     (
-        *("face", "audio", "outfile", "checkpoint", "ckpt_path", "model.expert_checkpoint"),
+        *("face", "audio", "outfile", "checkpoint", "ckpt_path", "data.offsets"),
+        *("model.expert_checkpoint", "model.judge_checkpoint", "model.init_checkpoint"),
         *("data_root", "preprocessed_root", "data.root", "videos", "references", "output", "judge"),
         *("detector.weights", "interpolator.weights", "hydra.run.dir"),
     )

@@ -1,4 +1,4 @@
-"""``python preprocess.py data_root=RAW preprocessed_root=OUT [workers=N] [detector=...]``."""
+"""``python preprocess.py data_root=RAW preprocessed_root=OUT [workers=N] [detector=...] [storage=pack]``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import launch
 from lipsync.cli.values import flag, four, require, whole
 from lipsync.cli.weights import detector_factory
+from lipsync.data.pack_writer import check_size, pack_splits
 from lipsync.data.preprocessing.runner import preprocess
+from lipsync.errors import ConfigError
 from lipsync.inference.hooks import ProgressHook
+
+STORAGES = ("clips", "pack")
 
 
 def run(cfg: DictConfig) -> None:
@@ -22,6 +26,11 @@ def run(cfg: DictConfig) -> None:
         UserError: a setting or the input is at fault.
     """
     require(cfg, "data_root", "preprocessed_root", "pads")
+    if cfg.storage not in STORAGES:
+        raise ConfigError(f"storage={cfg.storage}: give {' or '.join(STORAGES)}")
+    check_size(whole(cfg, "pack_size"))
+    workers = whole(cfg, "workers")  # checked before the engine is made with it
+    engine = instantiate(cfg.engine)
     with DownloadBar() as bar:
         detector = detector_factory(cfg.detector, bar)
     with ProgressHook() as hook:
@@ -29,15 +38,24 @@ def run(cfg: DictConfig) -> None:
             cfg.data_root,
             cfg.preprocessed_root,
             detector,  # each worker builds its own
-            workers=whole(cfg, "workers"),
+            workers=workers,
             every=whole(cfg, "every"),
             pads=four(cfg, "pads") or (),
             min_frames=whole(cfg, "min_frames"),
             smooth=not flag(cfg, "nosmooth"),
             overwrite=flag(cfg, "overwrite"),
             progress=lambda done, total, _name: hook("preprocess", done, total),
-            engine=instantiate(cfg.engine),
+            engine=engine,
         )
+        if cfg.storage == "pack":
+            pack_splits(
+                Path(cfg.preprocessed_root),
+                [name for name, count in report.splits.items() if count],
+                whole(cfg, "pack_size"),
+                lambda done, total, step: hook(step, done, total),
+                runner=engine,
+                overwrite=flag(cfg, "overwrite"),
+            )
     splits = ", ".join(f"{name} {count}" for name, count in report.splits.items())
     print(
         f"{report.kept} of {report.seen} videos kept as {report.clips} clips ({splits}); "

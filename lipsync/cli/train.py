@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
-from lipsync.checkpoints.loading import load_state
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.checkpoints.store import resolve
 from lipsync.cli.app import EXIT_INTERRUPTED, launch, seed_everything
 from lipsync.cli.values import require
 from lipsync.errors import CheckpointError, ConfigError
 from lipsync.files import write_text
+from lipsync.training.checkpointing import AtomicCheckpointIO, ExactResume, read_last, read_training_state
 
 
 def train(cfg: DictConfig) -> None:
@@ -31,22 +32,23 @@ def train(cfg: DictConfig) -> None:
     seed_everything(cfg.seed)
     run_dir = Path(cfg.paths.output_dir)
     _prepare_folder(run_dir)
-    ckpt_path = _resume_from(cfg)
+    ckpt_path, state = _resume_from(cfg)
     data: pl.LightningDataModule = instantiate(cfg.data)
     _check_data(data)
-    _fetch_expert(cfg)
+    _fetch_weights(cfg)
     model: pl.LightningModule = instantiate(cfg.model, _convert_="all")
     _check_optimizer(model)
-    _check_same_model(ckpt_path, model)
+    _check_same_model(ckpt_path, state, model)
     trainer: pl.Trainer = instantiate(
-        cfg.trainer, callbacks=_listed(cfg.callbacks), logger=_listed(cfg.logger), _convert_="all"
+        cfg.trainer,
+        callbacks=[ExactResume(cfg.seed), *_listed(cfg.callbacks)],
+        logger=_listed(cfg.logger),
+        plugins=[AtomicCheckpointIO(ckpt_path, state)],
+        _convert_="all",
     )
+    state = None  # the trainer frees it once it is restored
     _save_config(cfg, run_dir)
-    rank_zero_info(
-        f"global batch: {data.batch_size} windows x {trainer.world_size} processes x "  # type: ignore[attr-defined]
-        f"{trainer.accumulate_grad_batches} = "
-        f"{data.batch_size * trainer.world_size * trainer.accumulate_grad_batches}; run folder: {run_dir}"  # type: ignore[attr-defined]
-    )
+    _say_scale(data, model, trainer, run_dir)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     except SystemExit:
@@ -62,32 +64,50 @@ def _listed(group: DictConfig | None) -> list[Any]:
     return [instantiate(node) for node in (group or {}).values() if node is not None]
 
 
-def _resume_from(cfg: DictConfig) -> str | None:
-    """The checkpoint to go on from; ``last`` means this run folder's ``checkpoints/last.ckpt``."""
+def _resume_from(cfg: DictConfig) -> tuple[Path | None, dict[str, Any] | None]:
+    """The checkpoint to go on from and what it holds; ``last`` means the one of this run folder."""
     if cfg.ckpt_path is None:
-        return None
-    last = Path(cfg.paths.output_dir) / "checkpoints" / "last.ckpt"
-    path = last if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; give ckpt_path=FILE of an earlier run")
-    if "pytorch-lightning_version" not in load_state(path):
-        raise CheckpointError(
-            f"{path}: holds weights only, no training state; give the last.ckpt of a run of this program"
+        return None, None
+    if cfg.ckpt_path != "last":
+        path = Path(cfg.ckpt_path)
+        return path, read_training_state(path)
+    folder = Path(cfg.paths.output_dir) / "checkpoints"
+    path, state = read_last(folder)
+    if path.name != "last.ckpt":
+        _warn(
+            f"{folder / 'last.ckpt'} is missing or damaged; going on from {path}, step {state['global_step']}"
         )
-    return str(path)
+    return path, state
 
 
-def _check_same_model(ckpt_path: str | None, model: pl.LightningModule) -> None:
+@rank_zero_only
+def _warn(message: str) -> None:
+    print(f"lipsync: warning: {message}", file=sys.stderr)
+
+
+def _check_same_model(path: Path | None, state: dict[str, Any] | None, model: pl.LightningModule) -> None:
     """Raise CheckpointError where a run of another model or size would be resumed."""
-    if ckpt_path is None:
+    if state is None:
         return
-    checkpoint = load_state(ckpt_path)
+    checkpoint = {**state, "state_dict": dict(state["state_dict"])}
     model.on_load_checkpoint(checkpoint)
     saved = {key: value.shape for key, value in checkpoint["state_dict"].items()}
     if saved != {key: value.shape for key, value in model.state_dict().items()}:
         raise CheckpointError(
-            f"{ckpt_path}: holds another model or size than this run's; give the settings of its config.yaml"
+            f"{path}: holds another model or size than this run's; give the settings of its config.yaml"
         )
+
+
+def _say_scale(data: Any, model: Any, trainer: pl.Trainer, run_dir: Path) -> None:
+    """The batch that counts for the learning rate, and what the module says of that."""
+    processes, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+    batch = data.batch_size * processes * accumulated
+    rank_zero_info(
+        f"global batch: {data.batch_size} windows x {processes} processes x {accumulated} = {batch}; "
+        f"run folder: {run_dir}"
+    )
+    if hasattr(model, "lr_note"):
+        rank_zero_info(model.lr_note(batch))
 
 
 def _check_optimizer(model: pl.LightningModule) -> None:
@@ -107,11 +127,17 @@ def _prepare_folder(run_dir: Path) -> None:
         ) from error
 
 
-def _fetch_expert(cfg: DictConfig) -> None:
-    """Download an expert named in the catalogue, with a bar; a path stays as it is."""
-    if cfg.model.get("expert_checkpoint") is not None:
+def _fetch_weights(cfg: DictConfig) -> None:
+    """Download weights named in the catalogue, with a bar; paths stay as they are."""
+    for key in ("expert_checkpoint", "judge_checkpoint", "init_checkpoint"):
+        named = cfg.model.get(key)
+        if named is None:
+            continue
         with DownloadBar() as bar:
-            cfg.model.expert_checkpoint = str(resolve(cfg.model.expert_checkpoint, bar))
+            if isinstance(named, str):
+                cfg.model[key] = str(resolve(named, bar))
+            else:
+                cfg.model[key] = [str(resolve(name, bar)) for name in named]
 
 
 @rank_zero_only
@@ -134,6 +160,8 @@ def _quiet() -> None:
         "isinstance.treespec, LeafSpec",
         "in eval mode at the start of training",  # the frozen expert, on purpose
         "your dataloader is not resumable",  # draws are numbered, the sampler goes on where training is
+        "Checkpoint directory .* exists and is not empty",  # a resumed run's
+        "The dirpath has changed from",  # only matters to a best score, which is BestCheckpoint's business
     ):
         warnings.filterwarnings("ignore", message=f".*{text}.*")
     banners = ("Tip:", "`Trainer(", "GPU available", "TPU available", "`weights_only` was not set")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from lipsync.audio.spec import SYNC_FRAMES
-from lipsync.data.clip import Clip
+from lipsync.data.base_clip import BaseClip
 from lipsync.errors import DataError
 
 
@@ -50,7 +50,7 @@ class DrawSampler(Sampler[int]):
         return (self.rank + self.world_size * draw for draw in range(first, first + self.per_rank))
 
 
-def speaker_weights(clips: Sequence[Clip], exponent: float) -> npt.NDArray[np.float64]:
+def speaker_weights(clips: Sequence[BaseClip], exponent: float) -> npt.NDArray[np.float64]:
     """Probability of drawing each clip so that a speaker's share is proportional to ``clips ** exponent``.
 
     Args:
@@ -66,12 +66,15 @@ def speaker_weights(clips: Sequence[Clip], exponent: float) -> npt.NDArray[np.fl
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-def clips_with_partners(clips: Sequence[Clip], gap: int) -> tuple[list[Clip], list[npt.NDArray[np.int64]]]:
+def clips_with_partners(
+    clips: Sequence[BaseClip], gap: int, mel_shift: int = -1
+) -> tuple[list[BaseClip], list[npt.NDArray[np.int64]]]:
     """The clips in which every window has another one at least ``gap`` frames away.
 
     Args:
         clips: Preprocessed clips.
         gap: Frames between the starts of two windows.
+        mel_shift: Of the speech segments of single frames, see :meth:`BaseClip.window_starts`.
 
     Returns:
         The clips kept and the window starts of each.
@@ -81,7 +84,7 @@ def clips_with_partners(clips: Sequence[Clip], gap: int) -> tuple[list[Clip], li
     """
     kept, starts = [], []
     for clip in clips:
-        at = clip.window_starts(SYNC_FRAMES)
+        at = clip.window_starts(SYNC_FRAMES, mel_shift)
         # A span of twice the gap leaves a partner at one end of the clip for every window.
         if len(at) and at[-1] - at[0] >= 2 * gap:
             kept.append(clip)

@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from lipsync.audio.spec import SYNC_FRAMES
-from lipsync.audio.windows import mel_window, training_start
-from lipsync.data.clip import Clip
-from lipsync.data.sampling import clips_with_partners, speaker_weights
+from lipsync.audio.windows import training_start
+from lipsync.data.augmentation import (
+    change_levels,
+    change_mel,
+    draw_geometry,
+    draw_levels,
+    draw_mel_change,
+    warp,
+)
+from lipsync.data.base_clip import BaseClip
+from lipsync.data.window_dataset import Ints, ResidentStore, WindowDataset, int_tensor, speech_windows
 
-Frames = npt.NDArray[np.uint8]
+_CACHED_WINDOWS = 4
 
-MAX_ROTATION, MAX_SCALE, MAX_SHIFT = 0.1, 0.12, 0.08
-"""Geometric augmentation: radians, relative change of size, share of the face's width."""
+
+class SyncPlan(NamedTuple):
+    """Where ``K`` windows of one clip lie."""
+
+    clip: Tensor
+    """``(K,)`` int64: which clip; windows of one clip are hard negatives of each other."""
+    frame: Tensor
+    """``(K,)`` int64: first frame of the speech window."""
+    picture: Tensor
+    """``(K,)`` int64: position of the first picture among the clip's pictures."""
+    column: Tensor
+    """``(K,)`` int64: first mel column."""
+    match: Tensor
+    """``(K,)`` float32: 1 where face and speech belong together, else 0."""
+    augment: Tensor
+    """``(K, 9)`` float32: geometry (5), levels (2), mel (2); ``(K, 0)``: as it is."""
 
 
 class SyncSample(NamedTuple):
     """``K`` windows of one clip, as the workers deliver them."""
 
     face: Tensor
-    """``(K, 5, 48, 96, 3)`` uint8: lower halves."""
+    """``(K, 5, S, S, 3)`` uint8; lower halves ``(K, 5, S / 2, S, 3)`` where nothing is augmented."""
     mel: Tensor
     """``(K, 80, 16)`` float32."""
     clip: Tensor
-    """``(K,)`` int64: which clip; windows of one clip are hard negatives of each other."""
     frame: Tensor
-    """``(K,)`` int64: first frame of the speech window."""
     match: Tensor
-    """``(K,)`` float32: 1 where face and speech belong together, else 0."""
+    augment: Tensor
 
 
 class SyncBatch(NamedTuple):
     """``N`` windows, ready for the expert."""
 
     face: Tensor
-    """``(N, 15, 48, 96)`` in [0, 1], frame-major BGR."""
+    """``(N, 15, S / 2, S)`` in [0, 1], frame-major BGR."""
     mel: Tensor
     """``(N, 1, 80, 16)`` in [-4, 4]."""
     clip: Tensor
@@ -51,7 +66,7 @@ class SyncBatch(NamedTuple):
     match: Tensor
 
 
-class SyncPairDataset(Dataset[SyncSample]):
+class SyncPairDataset(WindowDataset[SyncPlan, SyncSample]):
     """Draws windows for the expert; item ``n`` depends on ``seed`` and ``n`` alone.
 
     Args:
@@ -74,7 +89,7 @@ class SyncPairDataset(Dataset[SyncSample]):
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Sequence[BaseClip],
         train: bool,
         *,
         objective: Literal["contrastive", "bce"] = "contrastive",
@@ -86,125 +101,114 @@ class SyncPairDataset(Dataset[SyncSample]):
         image_size: int = 96,
         seed: int = 0,
     ) -> None:
-        self.clips, self.starts = clips_with_partners(clips, min_negative_gap)
-        self.skipped = len(clips) - len(self.clips)
+        super().__init__(
+            clips,
+            gap=min_negative_gap,
+            mel_shift=0,
+            speaker_exponent=speaker_exponent,
+            image_size=image_size,
+            seed=seed,
+        )
         self.train, self.objective, self.augment = train, objective, augment and train
         self.items_per_draw = windows_per_clip if objective == "contrastive" else 1
-        self.min_negative_gap, self.max_validation_windows = min_negative_gap, max_validation_windows
-        self.image_size, self.seed = image_size, seed
-        self._weights = speaker_weights(self.clips, speaker_exponent)
+        self.max_validation_windows = max_validation_windows
 
     def __len__(self) -> int:
         """Draws of one epoch: the number of clips."""
         return len(self.clips)
 
-    def __getitem__(self, draw: int) -> SyncSample:
-        """The windows of draw number ``draw`` (any integer >= 0)."""
+    def plan(self, draw: int) -> SyncPlan:
+        """Where the windows of draw number ``draw`` lie."""
         if not self.train:
             return self._validation_run(draw % len(self.clips))
         rng = np.random.default_rng([self.seed, draw])
-        index = int(rng.choice(len(self.clips), p=self._weights))
-        starts = self.starts[index]
+        index, starts, offset = self._draw_clip(rng)
         if self.objective == "bce":
-            return self._labelled_pair(index, starts, rng)
-        frames = rng.choice(starts, size=self.items_per_draw, replace=len(starts) < self.items_per_draw)
-        return self._sample(index, np.sort(frames), np.sort(frames), rng)
+            return self._labelled_pair(index, starts, offset, rng)
+        few = len(starts) < self.items_per_draw
+        frames = np.sort(rng.choice(starts, size=self.items_per_draw, replace=few))
+        return self._plan(index, frames, frames, offset, rng)
 
-    def _labelled_pair(
-        self, index: int, starts: npt.NDArray[np.int64], rng: np.random.Generator
-    ) -> SyncSample:
-        frame = rng.choice(starts, size=1)
-        others = starts[np.abs(starts - frame[0]) >= self.min_negative_gap]
-        face = frame if rng.random() < 0.5 else rng.choice(others, size=1)
-        return self._sample(index, frame, face, rng)
+    def _labelled_pair(self, index: int, starts: Ints, offset: int, rng: np.random.Generator) -> SyncPlan:
+        frame = starts[rng.integers(len(starts), size=1)]
+        others = starts[np.abs(starts - frame[0]) >= self.gap]
+        face = frame if rng.random() < 0.5 else others[rng.integers(len(others), size=1)]
+        return self._plan(index, frame, face, offset, rng)
 
-    def _validation_run(self, index: int) -> SyncSample:
+    def _validation_run(self, index: int) -> SyncPlan:
         """The middle of the longest run of consecutive windows."""
         starts = self.starts[index]
         runs = np.split(starts, np.flatnonzero(np.diff(starts) != 1) + 1)
         run = max(runs, key=len)
         first = max(0, (len(run) - self.max_validation_windows) // 2)
         run = run[first : first + self.max_validation_windows]
-        return self._sample(index, run, run, None)
+        return self._plan(index, run, run, 0, None)
 
-    def _sample(
-        self,
-        index: int,
-        frames: npt.NDArray[np.int64],
-        face_frames: npt.NDArray[np.int64],
-        rng: np.random.Generator | None,
-    ) -> SyncSample:
-        clip = self.clips[index]
-        needed = np.unique(face_frames[:, None] + np.arange(SYNC_FRAMES))
-        images = clip.frames(needed, self.image_size)
-        mel = clip.mel()
-        faces, mels = [], []
-        for frame, face_frame in zip(frames, face_frames, strict=True):
-            at = int(np.searchsorted(needed, face_frame))
-            window, speech = images[at : at + SYNC_FRAMES], mel_window(mel, training_start(int(frame)))
-            if self.augment and rng is not None:
-                window, speech = augment_faces(window, rng), augment_mel(speech, rng)
-            faces.append(window[:, self.image_size // 2 :])
-            mels.append(speech)
-        return SyncSample(
-            face=torch.from_numpy(np.stack(faces)),
-            mel=torch.from_numpy(np.stack(mels).astype(np.float32)),
-            clip=torch.full((len(frames),), index, dtype=torch.int64),
-            frame=torch.from_numpy(np.asarray(frames, dtype=np.int64)),
+    def _plan(
+        self, index: int, frames: Ints, face_frames: Ints, offset: int, rng: np.random.Generator | None
+    ) -> SyncPlan:
+        count = len(frames)
+        changes = np.empty((count, 0), dtype=np.float32)
+        if self.augment and rng is not None:
+            parts = [draw_geometry(rng, count), draw_levels(rng, count), draw_mel_change(rng, count)]
+            changes = np.concatenate(parts, axis=1)
+        return SyncPlan(
+            clip=torch.full((count,), index, dtype=torch.int64),
+            frame=int_tensor(frames),
+            picture=int_tensor(np.searchsorted(self.clips[index].present, face_frames)),
+            column=int_tensor([training_start(frame + offset) for frame in frames.tolist()]),
             match=torch.from_numpy((frames == face_frames).astype(np.float32)),
+            augment=torch.from_numpy(changes),
         )
 
-    @staticmethod
-    def collate(samples: Sequence[SyncSample]) -> SyncSample:
-        """Join the windows of several draws; validation runs differ in length."""
-        return SyncSample(*(torch.cat(fields) for fields in zip(*samples, strict=True)))
-
-    @staticmethod
-    def assemble(sample: SyncSample) -> SyncBatch:
-        """Collated samples of ``N`` windows -> batch, scaled to [0, 1]."""
-        n, t, h, w, c = sample.face.shape
-        face = sample.face.permute(0, 1, 4, 2, 3).reshape(n, t * c, h, w).float() / 255
-        return SyncBatch(
-            face=face,
-            mel=sample.mel.unsqueeze(1),
-            clip=sample.clip,
-            frame=sample.frame,
-            match=sample.match,
+    def read(self, plan: SyncPlan) -> SyncSample:
+        """The windows of one planned draw."""
+        clip = self.clips[int(plan.clip[0])]
+        images = self._pictures(clip, plan.picture.numpy())
+        return self._sample(
+            plan,
+            torch.from_numpy(np.ascontiguousarray(images[:, :, self._top() :])),
+            speech_windows(clip.mel(), plan.column.numpy()),
         )
 
+    def gather(self, plan: SyncPlan, store: ResidentStore) -> SyncSample:
+        """The windows of collated plans, from a store on their device."""
+        face = store.pictures(plan.clip, plan.picture, self._top())
+        return self._sample(plan, face, store.speech(plan.clip, plan.column))
 
-def augment_faces(window: Frames, rng: np.random.Generator) -> Frames:
-    """One random flip, similarity transform and grey-level change for all frames of a window.
+    def _top(self) -> int:
+        """First picture row that is needed: a moved view of the lower half may show some of the upper."""
+        return 0 if self.augment else self.image_size // 2
+
+    @staticmethod
+    def _sample(plan: SyncPlan, face: Tensor, mel: Tensor) -> SyncSample:
+        return SyncSample(face, mel, plan.clip, plan.frame, plan.match, plan.augment)
+
+    @staticmethod
+    def collate(samples: Sequence[Any]) -> Any:
+        """Join the windows of several plans or samples; validation runs differ in length."""
+        return type(samples[0])(*(torch.cat(fields) for fields in zip(*samples, strict=True)))
+
+    def assemble(self, sample: SyncSample) -> SyncBatch:
+        """Collated samples of ``N`` windows -> batch, augmented and scaled to [0, 1]."""
+        mel, changes = sample.mel, sample.augment
+        if changes.shape[1]:
+            mel = change_mel(mel, changes[:, 7:9])
+        # On a CPU in parts that stay in its cache: three times as fast as all at once.
+        step = len(changes) if changes.is_cuda else _CACHED_WINDOWS
+        parts = zip(sample.face.split(step), changes.split(step), strict=True)
+        face = torch.cat([expert_views(pictures, change) for pictures, change in parts])
+        return SyncBatch(face, mel.unsqueeze(1), sample.clip, sample.frame, sample.match)
+
+
+def expert_views(pictures: Tensor, changes: Tensor | None = None) -> Tensor:
+    """What the expert sees of windows: ``(N, 15, S / 2, S)`` in [0, 1], frame-major BGR.
 
     Args:
-        window: ``(T, H, W, 3)`` uint8.
-        rng: Source of the draw.
-
-    Returns:
-        The same shape: shift up to 8 %, scale up to 12 %, rotation up to 0.1 rad, contrast up to 30 %,
-        brightness up to 0.1 of the range.
+        pictures: ``(N, 5, S / 2, S, 3)`` uint8 lower halves, or ``(N, 5, S, S, 3)`` beside ``changes``.
+        changes: ``(N, 9)``, see :class:`SyncPlan`; None or ``(N, 0)``: as they are.
     """
-    size = window.shape[1]
-    angle, scale = rng.uniform(-MAX_ROTATION, MAX_ROTATION), 1 + rng.uniform(-MAX_SCALE, MAX_SCALE)
-    shift = rng.uniform(-MAX_SHIFT, MAX_SHIFT, size=2) * size
-    flip = -1.0 if rng.random() < 0.5 else 1.0
-    gain, bias = 1 + rng.uniform(-0.3, 0.3), rng.uniform(-0.1, 0.1) * 255
-    cos, sin, centre = scale * math.cos(angle), scale * math.sin(angle), (size - 1) / 2
-    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
-    offset = np.array([centre, centre]) - linear @ np.array([centre, centre]) + shift
-    matrix = np.column_stack([linear, offset]).astype(np.float32)
-    levels = np.clip((np.arange(256) - 128) * gain + 128 + bias, 0, 255).astype(np.uint8)
-    return np.stack(
-        [
-            cv2.LUT(cv2.warpAffine(frame, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE), levels)
-            for frame in window
-        ]
-    )
-
-
-def augment_mel(mel: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Random gain of up to 0.6 (in mel units of [-4, 4]) and one silent stripe of eight bands."""
-    changed = np.clip(mel + np.float32(rng.uniform(-0.6, 0.6)), -4, 4)
-    band = int(rng.integers(0, mel.shape[0] - 8))
-    changed[band : band + 8] = -4
-    return changed.astype(np.float32)
+    face = pictures.permute(0, 1, 4, 2, 3).flatten(1, 2).float().div_(255)
+    if changes is None or not changes.shape[1]:
+        return face
+    return change_levels(warp(face, changes[:, :5], lower_half=True), changes[:, 5:7])

@@ -44,11 +44,14 @@ class Judge(Protocol):
     """Of the weight file."""
     view: Literal["scene", "face"]
     """``scene``: the protocol's own picture (whole frame or wide track crop); ``face``: the face box only."""
-    size: int
-    """Side of the crops in pixels."""
     vshift: int
     padding: float
     """What stands beyond the ends of the sound; see :func:`lipsync.metrics.functional.sync_distances`."""
+
+    @property
+    def size(self) -> int:
+        """Side of the crops in pixels."""
+        ...
 
     def features(self, frames: Iterable[Image], waveform: Waveform) -> tuple[Tensor, Tensor]:
         """``(V, D)`` of the frames and ``(V, D)`` of the sound; row i starts with frame i.
@@ -142,7 +145,7 @@ class SyncNetJudge(_NetworkJudge[LSESyncNet]):
 
 
 class ExpertJudge(_NetworkJudge[SyncNet]):
-    """A SyncNet expert of this package as judge, of any width and either head.
+    """A SyncNet expert of this package as judge, of any width and image size and either head.
 
     Rows are unit vectors, so a distance ``d`` is a cosine of ``1 - d^2 / 2``. Pairs beyond the ends of the
     sound are left out instead of compared with zeros: among unit vectors a zero would count as a fair match.
@@ -150,15 +153,19 @@ class ExpertJudge(_NetworkJudge[SyncNet]):
 
     kind: Literal["lse", "expert"] = "expert"
     view: Literal["scene", "face"] = "face"
-    size = 96
     vshift = VSHIFT
     padding = math.nan
     min_windows = VSHIFT + 10
     """Least rows, so that at least ten pairs stand behind every shift."""
 
+    @property
+    def size(self) -> int:
+        """Side of the crops in pixels: what the network was built for."""
+        return self.network.image_size
+
     @torch.inference_mode()
     def features(self, frames: Iterable[Image], waveform: Waveform) -> tuple[Tensor, Tensor]:
-        """See :class:`Judge`; frames ``(96, 96, 3)`` face crops at 25 fps, rows of unit length."""
+        """See :class:`Judge`; frames ``(size, size, 3)`` face crops at 25 fps, rows of unit length."""
         video, sound = self._seen(frames, waveform, least=self.min_windows)
         mel = torch.from_numpy(log_mel(sound))
         starts = [

@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lipsync.audio.windows import MelWindows
 from lipsync.checkpoints.networks import load_generator
@@ -22,10 +22,8 @@ from lipsync.faces.crop import crop, whole_box
 from lipsync.inference.detect import Pads
 from lipsync.inference.stage import batched
 from lipsync.models.device import resolve_device
+from lipsync.models.wav2lip import Wav2Lip
 from lipsync.types import Box, FaceFrame, Image, Patch
-
-FACE_SIZE = 96
-"""Side of the generator's square input and output in pixels."""
 
 RELEASED_PADS: Pads = (0, 10, 0, 0)
 """``--pads`` of the reference inference script: released checkpoints expect the chin inside the box."""
@@ -60,8 +58,8 @@ class Wav2LipSynthesizer:
     """The generator with its input preparation, on a device.
 
     Args:
-        generator: ``(mels (B, 1, 80, 16), faces (B, 6, 96, 96)) -> (B, 3, 96, 96)`` in [0, 1]; moved to
-            ``device`` and put into eval mode.
+        generator: ``(mels (B, 1, 80, 16), faces (B, 6, S, S)) -> (B, 3, S, S)`` in [0, 1], S being its
+            ``image_size``; moved to ``device`` and put into eval mode.
         pads: Default ``top, bottom, left, right`` padding of the detector's box, in pixels.
         mel_shift: Default shift of the mel windows, in frames of 40 ms; see
             :class:`lipsync.audio.windows.MelWindows`.
@@ -75,7 +73,7 @@ class Wav2LipSynthesizer:
 
     def __init__(
         self,
-        generator: nn.Module,
+        generator: Wav2Lip,
         *,
         pads: Pads = RELEASED_PADS,
         mel_shift: int = RELEASED_MEL_SHIFT,
@@ -88,6 +86,7 @@ class Wav2LipSynthesizer:
         self.device = resolve_device(device)
         self.pads = pads
         self.mel_shift = mel_shift
+        self.image_size = generator.image_size
         self.batch_size = batch_size or (8 if self.device.type == "cpu" else 32)
         self.half = _runs_in_bfloat16(precision, self.device)
         # mypy does not know the keyword, which is documented for nn.Module.to
@@ -138,7 +137,7 @@ class Wav2LipSynthesizer:
         present = [(item, box) for item, box in zip(batch, boxes, strict=True) if box is not None]
         images: Iterator[Image] = iter(())
         if present:
-            crops = np.stack([crop(item.frame.image, box, FACE_SIZE) for item, box in present])
+            crops = np.stack([crop(item.frame.image, box, self.image_size) for item, box in present])
             mels = np.stack([speech[item.frame.index] for item, _ in present])
             images = iter(self.repaint(crops, mels))
         for item, box in zip(batch, boxes, strict=True):
@@ -148,11 +147,11 @@ class Wav2LipSynthesizer:
         """New pictures of faces.
 
         Args:
-            crops: ``(B, 96, 96, 3)`` uint8 BGR.
+            crops: ``(B, S, S, 3)`` uint8 BGR, S being the generator's ``image_size``.
             mels: ``(B, 80, 16)`` float32 log-mel windows.
 
         Returns:
-            ``(B, 96, 96, 3)`` uint8 BGR, rounded to the nearest value.
+            ``(B, S, S, 3)`` uint8 BGR, rounded to the nearest value.
         """
         with torch.inference_mode(), self._autocast():
             faces = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255

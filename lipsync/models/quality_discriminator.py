@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lipsync.models.layers import LeakyConvBlock, fold_time, scaled
+from lipsync.models.layers import LeakyConvBlock, Pyramid, WholeConv2d, fold_time, scaled
 
 _STAGES = ((64, 5), (128, 5), (256, 5), (512, 3), (512, 3))
 """(channels, kernel) of the stages that halve the size, 48x96 -> 48x48 -> ... -> 3x3."""
@@ -18,13 +18,19 @@ class QualityDiscriminator(nn.Module):
 
     Args:
         width: Multiplier of every inner channel count (each rounded to a multiple of 8).
+        image_size: Side of the pictures, 96, 128, 192 or 256; larger ones get more stages at the fine end.
+
+    Raises:
+        ValueError: For another size.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, image_size: int = 96) -> None:
         super().__init__()
+        pyramid = Pyramid.of(image_size)
+        self.image_size = image_size
         channels = scaled(32, width)
         blocks = [nn.Sequential(LeakyConvBlock(3, channels, 7, padding=3))]
-        for stage, (outputs, kernel) in enumerate(_STAGES):
+        for stage, (outputs, kernel) in enumerate(pyramid.stages(_STAGES)):
             inputs, channels = channels, scaled(outputs, width)
             stride = (1, 2) if stage == 0 else 2
             blocks.append(
@@ -34,16 +40,18 @@ class QualityDiscriminator(nn.Module):
                 )
             )
         blocks.append(
-            nn.Sequential(LeakyConvBlock(channels, channels, 3), LeakyConvBlock(channels, channels, 1))
+            nn.Sequential(
+                LeakyConvBlock(channels, channels, pyramid.bottom), LeakyConvBlock(channels, channels, 1)
+            )
         )
         self.face_encoder_blocks = nn.ModuleList(blocks)
-        self.binary_pred = nn.Sequential(nn.Conv2d(channels, 1, 1))
+        self.binary_pred = nn.Sequential(WholeConv2d(channels, 1, 1))
 
     def forward(self, frames: Tensor) -> Tensor:
         """Score frames.
 
         Args:
-            frames: ``(B, 3, T, 96, 96)`` BGR in [0, 1]; only the lower half is looked at.
+            frames: ``(B, 3, T, S, S)`` BGR in [0, 1], S = ``image_size``; only the lower half is looked at.
 
         Returns:
             ``(T * B, 1)`` logits, positive for real, time-major: row ``t * B + b``.

@@ -16,9 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lipsync.models.layers import ConvBlock, audio_encoder, residual_blocks, scaled
+from lipsync.models.layers import (
+    ConvBlock,
+    Pyramid,
+    audio_encoder,
+    residual_blocks,
+    scaled,
+    whole_blocks,
+)
 
 Head: TypeAlias = Literal["cosine", "contrastive"]
+
+_STAGES = ((64, 2), (128, 3), (256, 2), (512, 2), (512, 0))
+"""(channels, residual blocks) of the face stages that halve the size, 48x96 -> 46x47 -> 23x24 ... -> 3x3."""
 
 MAX_SCALE = 100.0
 """Upper bound of the factor on the cosine in contrastive logits."""
@@ -46,17 +56,22 @@ class SyncNet(nn.Module):
         width: Multiplier of every inner channel count (each rounded to a multiple of 8).
         head: ``"cosine"`` or ``"contrastive"``.
         embedding: Size of the contrastive embedding; the cosine head has 512 * width.
+        image_size: Side of the pictures whose lower halves are shown, 96, 128, 192 or 256; larger ones get
+            more stages at the fine end.
 
     Raises:
-        ValueError: For an unknown head.
+        ValueError: For an unknown head or another size.
     """
 
-    def __init__(self, width: float = 1.0, head: Head = "cosine", embedding: int = 256) -> None:
+    def __init__(
+        self, width: float = 1.0, head: Head = "cosine", embedding: int = 256, image_size: int = 96
+    ) -> None:
         super().__init__()
         if head not in ("cosine", "contrastive"):
             raise ValueError(f"head must be 'cosine' or 'contrastive', not {head!r}")
         self.head = head
-        self.face_encoder = _face_encoder(width)
+        self.image_size = image_size
+        self.face_encoder = _face_encoder(width, Pyramid.of(image_size))
         self.audio_encoder = audio_encoder(width, residual_256=2)
         if head == "contrastive":
             trunk = scaled(512, width)
@@ -80,14 +95,14 @@ class SyncNet(nn.Module):
         return _normalized(self.audio_head(self.audio_encoder(mel).flatten(1)))
 
     def encode_face(self, face_window: Tensor) -> Tensor:
-        """Lower halves ``(B, 15, 48, 96)`` BGR in [0, 1] -> ``(B, D)``, unit length, float32.
+        """Lower halves ``(B, 15, S / 2, S)`` BGR in [0, 1] -> ``(B, D)``, unit length, float32.
 
-        See :func:`lower_half_windows` for the channel order.
+        S is ``image_size``; see :func:`lower_half_windows` for the channel order.
         """
         return _normalized(self.face_head(self.face_encoder(face_window).flatten(1)))
 
     def forward(self, mel: Tensor, face_window: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, 1, 80, 16)``, ``(B, 15, 48, 96)`` -> audio and face embeddings, ``(B, D)`` each."""
+        """``(B, 1, 80, 16)``, ``(B, 15, S / 2, S)`` -> audio and face embeddings, ``(B, D)`` each."""
         return self.encode_audio(mel), self.encode_face(face_window)
 
 
@@ -96,19 +111,15 @@ def _normalized(x: Tensor) -> Tensor:
     return functional.normalize(x.float(), dim=1)
 
 
-def _face_encoder(width: float) -> nn.Sequential:
-    c32, c64, c128, c256, c512 = (scaled(channels, width) for channels in (32, 64, 128, 256, 512))
-    return nn.Sequential(
-        ConvBlock(15, c32, kernel=7, padding=3),
-        ConvBlock(c32, c64, kernel=5, stride=(1, 2), padding=1),
-        *residual_blocks(c64, 2),
-        ConvBlock(c64, c128, stride=2),
-        *residual_blocks(c128, 3),
-        ConvBlock(c128, c256, stride=2),
-        *residual_blocks(c256, 2),
-        ConvBlock(c256, c512, stride=2),
-        *residual_blocks(c512, 2),
-        ConvBlock(c512, c512, stride=2),
-        ConvBlock(c512, c512, padding=0),
-        ConvBlock(c512, c512, kernel=1, padding=0),
-    )
+def _face_encoder(width: float, pyramid: Pyramid) -> nn.Sequential:
+    stages = pyramid.stages(_STAGES)
+    channels = scaled(32, width)
+    blocks: list[nn.Module] = [ConvBlock(15, channels, kernel=7, padding=3)]
+    for stage, (base, count) in enumerate(stages):
+        inputs, channels = channels, scaled(base, width)
+        if stage == 0:  # the half picture is twice as wide as high
+            blocks.append(ConvBlock(inputs, channels, kernel=5, stride=(1, 2), padding=1))
+        else:
+            blocks.append(ConvBlock(inputs, channels, stride=2))
+        blocks += residual_blocks(channels, count)
+    return nn.Sequential(*blocks, *whole_blocks(channels, channels, pyramid.bottom))

@@ -1,21 +1,27 @@
-"""Callbacks: the sync-weight gate, sample grids, the last checkpoint."""
+"""Callbacks: the sync-weight gate, sample grids."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 from typing_extensions import override
 
 from lipsync.data.generation import GenerationBatch
+from lipsync.errors import ConfigError
+from lipsync.files import replacing
+from lipsync.training.sample_video import generator_of, to_pixels
+
+RAMPS = ("linear", "cosine")
 
 
 class SyncGate(Callback):
@@ -30,20 +36,29 @@ class SyncGate(Callback):
         threshold: Opens when ``val/sync`` falls below it; None: never by this rule.
         copy_margin: Opens when ``val/l1_lower`` falls below this share of ``val/l1_copy``; None: never.
         start_step: Opens at this training step at the latest; None: never by this rule.
-        ramp_steps: Steps from 0 to ``weight``, linear; 0 jumps, as in the reference.
+        ramp_steps: Steps from 0 to ``weight``; 0 jumps, as in the reference.
+        ramp: Course of the weight meanwhile: ``linear``, or ``cosine``, which begins and ends flat.
+
+    Raises:
+        ConfigError: ``ramp`` is unknown.
     """
 
     def __init__(
         self,
+        *,
         weight: float = 0.03,
         threshold: float | None = 0.75,
         copy_margin: float | None = None,
         start_step: int | None = None,
         ramp_steps: int = 0,
+        ramp: Literal["linear", "cosine"] = "linear",
     ) -> None:
+        if ramp not in RAMPS:
+            raise ConfigError(f"callbacks.sync_gate.ramp={ramp}: choose {' or '.join(RAMPS)}")
         self.weight, self.threshold, self.copy_margin = weight, threshold, copy_margin
-        self.start_step, self.ramp_steps = start_step, ramp_steps
+        self.start_step, self.ramp_steps, self.ramp = start_step, ramp_steps, ramp
         self.opened_at: int | None = None
+        self._written: float | None = None
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -63,9 +78,17 @@ class SyncGate(Callback):
         step = trainer.global_step
         if self.opened_at is None and self.start_step is not None and step >= self.start_step:
             self._open(step, f"step {step} reached")
-        if self.opened_at is not None:
-            progress = (step - self.opened_at + 1) / self.ramp_steps if self.ramp_steps else 1.0
-            pl_module.sync_weight.fill_(self.weight * min(1.0, progress))
+        if self.opened_at is None:
+            return
+        weight = self.weight * self._share(step - self.opened_at + 1)
+        if weight != self._written:  # writing makes the module ask the device
+            pl_module.sync_weight.fill_(weight)
+            self._written = weight
+
+    def _share(self, steps: int) -> float:
+        """Share of the full weight in the ``steps``-th step since it opened, counted from 1."""
+        progress = min(1.0, steps / self.ramp_steps) if self.ramp_steps else 1.0
+        return (1 - math.cos(math.pi * progress)) / 2 if self.ramp == "cosine" else progress
 
     def _reason(self, split: str, metrics: dict[str, Tensor]) -> str | None:
         names = (f"{split}/{name}" for name in ("sync", "l1_lower", "l1_copy"))
@@ -115,13 +138,16 @@ class SampleGrid(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the first batch of the first validation list."""
-        if batch_idx or dataloader_idx or not isinstance(batch, GenerationBatch):
+        generator = generator_of(pl_module)
+        if batch_idx or dataloader_idx or generator is None or not isinstance(batch, GenerationBatch):
             return
-        with torch.inference_mode():
-            fake = pl_module.generator(batch.mels[: self.windows], batch.faces[: self.windows]).float()
+        # Compiled, it would be compiled again for so few windows.
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+            fake = generator(batch.mels[: self.windows], batch.faces[: self.windows]).float()
         grid = picture_grid(batch, fake)
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        cv2.imencode(".jpg", grid)[1].tofile(self.dirpath / f"step{trainer.global_step:09d}.jpg")
+        with replacing(self.dirpath / f"step{trainer.global_step:09d}.jpg") as part:
+            cv2.imencode(".jpg", grid)[1].tofile(part)
         for logger in trainer.loggers:
             _log_image(logger, "val/samples", grid, trainer.global_step)
 
@@ -130,9 +156,8 @@ def picture_grid(batch: GenerationBatch, fake: Tensor) -> npt.NDArray[np.uint8]:
     """``(B * H, 4 * W, 3)`` BGR: middle frame of every window of ``fake`` ``(B, 3, T, H, W)``."""
     n, middle = len(fake), fake.shape[2] // 2
     columns = [batch.faces[:n, 3:], batch.faces[:n, :3], fake, batch.target[:n]]
-    rows = torch.cat([column[:, :, middle] for column in columns], dim=3)  # (B, 3, H, 4W)
-    pixels = (rows.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return np.ascontiguousarray(pixels.reshape(-1, pixels.shape[2], 3))
+    pixels = to_pixels(torch.cat([column[:, :, middle] for column in columns], dim=3))  # (B, H, 4W, 3)
+    return pixels.reshape(-1, pixels.shape[2], 3)
 
 
 def _log_image(logger: Any, name: str, image: npt.NDArray[np.uint8], step: int) -> None:
@@ -142,48 +167,3 @@ def _log_image(logger: Any, name: str, image: npt.NDArray[np.uint8], step: int) 
         logger.experiment.add_image(name, rgb.copy(), step, dataformats="HWC")
     elif isinstance(logger, pl.loggers.WandbLogger):
         logger.log_image(name, [rgb], step=step)
-
-
-class LastCheckpoint(Checkpoint):
-    """Saves ``last.ckpt`` when training ends and when it is interrupted, whatever the saving interval.
-
-    The trainer runs callbacks of this base class after all others.
-
-    Args:
-        dirpath: Folder of the checkpoints.
-    """
-
-    def __init__(self, dirpath: str) -> None:
-        self.path = Path(dirpath) / "last.ckpt"
-        self._part = self.path.with_name("last.ckpt.part")
-        self._saved_at = -1
-
-    @override
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save after the last step, while the loops still stand at that step.
-
-        When training has ended they have moved on to the next epoch, and a run resumed from there would count
-        a step and an epoch twice.
-        """
-        if trainer.global_step == trainer.max_steps or trainer.should_stop:
-            trainer.save_checkpoint(self._part)
-            self._saved_at = trainer.global_step
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put it in place; ModelCheckpoint, whose turn is before, may have written its own this late."""
-        if self._saved_at != trainer.global_step:  # ended otherwise, after a number of epochs for instance
-            trainer.save_checkpoint(self.path)
-        elif trainer.is_global_zero:
-            self._part.replace(self.path)
-
-    @override
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Save on Ctrl-C in a single process; other ranks may be gone, and saving is collective."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1 and trainer.global_step:
-            trainer.save_checkpoint(self.path)
-            self._part.unlink(missing_ok=True)

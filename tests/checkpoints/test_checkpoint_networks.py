@@ -91,13 +91,13 @@ def test_a_training_checkpoint_gives_each_of_its_networks(tmp_path: Path) -> Non
         load_weights(other, path, adapters.lightning(name))
         assert same_weights(other, fresh)
     assert adapters.identify(load_state(path)) is Kind.GENERATOR
-    with pytest.raises(CheckpointError, match="holds no ema_generator"):
-        load_weights(Wav2Lip(WIDTH), path, adapters.lightning("ema_generator"))
+    with pytest.raises(CheckpointError, match="holds no generator_ema"):
+        load_weights(Wav2Lip(WIDTH), path, adapters.lightning("generator_ema"))
 
 
 def test_averaged_weights_come_first(tmp_path: Path) -> None:
     raw, averaged, target = Wav2Lip(WIDTH), Wav2Lip(WIDTH), Wav2Lip(WIDTH)
-    load_weights(target, lightning_checkpoint(tmp_path / "last.ckpt", generator=raw, ema_generator=averaged))
+    load_weights(target, lightning_checkpoint(tmp_path / "last.ckpt", generator=raw, generator_ema=averaged))
     assert same_weights(target, averaged)
     state = {"params": raw.state_dict(), "params_ema": averaged.state_dict()}
     load_weights(target, state)
@@ -123,9 +123,10 @@ def test_the_settings_of_an_expert_are_told_by_its_shapes(width: float, head: di
 
 def test_round_widths_come_back_as_they_were_written() -> None:
     with torch.device("meta"):
-        assert generator_kwargs(Wav2Lip().state_dict()) == {"width": 1.0}
-        assert generator_kwargs(Wav2Lip(0.25).state_dict()) == {"width": 0.25}
-        assert expert_kwargs(SyncNet(0.5).state_dict()) == {"width": 0.5, "head": "cosine"}
+        assert generator_kwargs(Wav2Lip().state_dict()) == {"width": 1.0, "image_size": 96}
+        assert generator_kwargs(Wav2Lip(0.25).state_dict()) == {"width": 0.25, "image_size": 96}
+        expert = {"width": 0.5, "image_size": 96, "head": "cosine"}
+        assert expert_kwargs(SyncNet(0.5).state_dict()) == expert
 
 
 def test_a_compact_checkpoint_is_read_without_being_told_its_width(tmp_path: Path) -> None:
@@ -152,10 +153,8 @@ def test_another_network_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as error:
         load_weights(generator, path)
     message = str(error.value)
-    assert (
-        message
-        == f"{path}: this is a SyncNet expert (width=0.25, head=cosine), a Wav2Lip generator is needed"
-    )
+    held = "a SyncNet expert (width=0.25, image_size=96, head=cosine)"
+    assert message == f"{path}: this is {held}, a Wav2Lip generator is needed"
     assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
 
 
@@ -208,7 +207,7 @@ def test_another_width_is_told_with_the_shapes() -> None:
     message = str(error.value)
     first = "face_encoder_blocks.1.0.conv_block.0.weight 8x8x3x3 instead of 16x8x3x3"
     assert f"of another shape ({first}" in message
-    assert "the file holds a Wav2Lip generator (width=0.25)" in message
+    assert "the file holds a Wav2Lip generator (width=0.25, image_size=96)" in message
 
 
 def test_missing_and_unexpected_keys_are_counted_and_named() -> None:

@@ -66,7 +66,7 @@ def test_paddle_to_safetensors_and_back_to_the_layout_of_wav2lip(
     assert done.returncode == 0, done.stderr
     digest = hashlib.sha256(first.read_bytes()).hexdigest()
     assert done.stdout.splitlines() == [
-        f"Wav2Lip generator (width=0.25): {len(network.state_dict())} tensors",
+        f"Wav2Lip generator (width=0.25, image_size=96): {len(network.state_dict())} tensors",
         f"{digest}  {first}",
     ]
     expected = network.state_dict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
+from lipsync.cli.preprocess import main
 from lipsync.data.clip import Clip
 from lipsync.data.filelist import read_filelist, write_filelist
+from lipsync.data.pack import load_pack
 from lipsync.data.preprocessing import Report, preprocess
 from lipsync.data.preprocessing.settings import describe
 from lipsync.data.preprocessing.sources import find_sources
@@ -321,6 +325,38 @@ def test_detector_description_tells_settings_apart() -> None:
     assert describe(functools.partial(MtcnnDetector, min_score=0.9, max_side=320)) == (
         "MtcnnDetector(max_side=320, min_score=0.9)"
     )
+
+
+def test_storage_pack_writes_packs_beside_the_clips(
+    corpus: Path, done: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    output = shutil.copytree(done, tmp_path / "out")
+    settings = (f"data_root={corpus}", f"preprocessed_root={output}", "detector=annotated", "workers=0")
+
+    def command(*extra: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["preprocess.py", *settings, *extra])
+        GlobalHydra.instance().clear()
+        try:
+            main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    assert command("storage=lmdb") == 2
+    assert "storage=lmdb: give clips or pack" in capsys.readouterr().err
+    assert command("storage=pack", "pack_size=97") == 2
+    assert "pack size 97" in capsys.readouterr().err
+    assert command("storage=pack", "pack_size=64") == 0
+    assert "4 of 4 videos kept" in capsys.readouterr().out
+    listed = [path.stem for path in (output / "filelists").glob("*.txt") if read_filelist(path)]
+    assert sorted(path.name for path in (output / "pack").iterdir()) == sorted(f"{s}_64" for s in listed)
+    packed = load_pack(output, "train", 64).clips[0]
+    clip = Clip(output / packed.name)
+    np.testing.assert_array_equal(packed.frames(packed.present, 64), clip.frames(clip.present, 64))
+    before = (output / "pack" / "train_64").stat().st_ino
+    assert command("storage=pack", "pack_size=64") == 0
+    assert (output / "pack" / "train_64").stat().st_ino == before
 
 
 @pytest.mark.shared

@@ -13,7 +13,9 @@ from lipsync.errors import DataError
 
 
 def _clip(name: str, starts: list[int] | None = None) -> Any:
-    return SimpleNamespace(name=name, window_starts=lambda length: np.array(starts or [], dtype=np.int64))
+    return SimpleNamespace(
+        name=name, window_starts=lambda length, shift: np.array(starts or [], dtype=np.int64)
+    )
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

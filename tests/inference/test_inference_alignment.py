@@ -24,6 +24,8 @@ FRAMES = 40
 class Listener(nn.Module):
     """A generator that remembers what it hears."""
 
+    image_size = 96
+
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[Tensor] = []
@@ -63,7 +65,7 @@ def test_a_frame_hears_what_it_heard_in_training(
     compared = set()
     for draw in range(30):
         sample = dataset[draw]
-        for picture, mel in zip(sample.target, sample.mels, strict=True):
+        for picture, mel in zip(sample.target, sample.speech[:5], strict=True):
             frame = round(picture.float().mean().item() / 6)
             torch.testing.assert_close(heard[frame], mel, rtol=0, atol=0)
             compared.add(frame)

@@ -1,4 +1,4 @@
-"""The sync gate, the sample pictures and the last checkpoint."""
+"""The sync gate and the sample pictures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from lipsync.data.generation import GenerationBatch
 from lipsync.data.sync_pairs import SyncBatch
-from lipsync.training.callbacks import LastCheckpoint, SampleGrid, SyncGate, picture_grid
+from lipsync.errors import ConfigError
+from lipsync.training.callbacks import SampleGrid, SyncGate, picture_grid
 
 
 class Run:
@@ -96,6 +96,16 @@ def test_the_weight_moves_along_its_ramp() -> None:
     run, gate = Run(), SyncGate(weight=0.04, threshold=None, start_step=2, ramp_steps=4)
     weights = [run.step(gate, step) for step in range(8)]
     assert weights == pytest.approx([0, 0, 0.01, 0.02, 0.03, 0.04, 0.04, 0.04])
+
+
+def test_a_smooth_ramp_begins_and_ends_flat() -> None:
+    run, gate = Run(), SyncGate(weight=0.04, threshold=None, start_step=2, ramp_steps=4, ramp="cosine")
+    weights = [run.step(gate, step) for step in range(8)]
+    assert weights == pytest.approx([0, 0, 0.005858, 0.02, 0.034142, 0.04, 0.04, 0.04], abs=1e-6)
+    jump = SyncGate(weight=0.04, threshold=None, start_step=0, ramp="cosine")
+    assert Run().step(jump, 0) == pytest.approx(0.04)
+    with pytest.raises(ConfigError, match="ramp=steep: choose linear or cosine"):
+        SyncGate(ramp="steep")  # type: ignore[arg-type]
 
 
 def test_the_sanity_check_does_not_count() -> None:
@@ -186,39 +196,19 @@ def test_a_picture_is_written_for_the_first_batch(
     assert image.shape == (rows * 96, 4 * 96, 3)
 
 
+def test_the_grid_shows_the_averaged_generator(generation_batch: GenerationBatch, tmp_path: Path) -> None:
+    run = Run()
+    run.module.eval_generator = lambda mels, faces: faces[:, 3:] * 0 + 1.0
+    SampleGrid(str(tmp_path)).on_validation_batch_end(run.trainer, run.module, None, generation_batch, 0)
+    (path,) = tmp_path.iterdir()
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    assert image[8:-8, 2 * 96 + 16 : 3 * 96 - 16].min() > 240
+
+
 def test_the_expert_s_batches_have_no_pictures(sync_batch: SyncBatch, tmp_path: Path) -> None:
     run = Run()
     SampleGrid(str(tmp_path / "samples")).on_validation_batch_end(
         run.trainer, run.module, None, sync_batch, 0
     )
     assert not (tmp_path / "samples").exists()
-
-
-def test_the_last_checkpoint_is_saved_at_the_end_and_on_interruption(tmp_path: Path) -> None:
-    module: Any = nn.Identity()
-    path = tmp_path / "last.ckpt"
-    for world, step, error, saved in (
-        (1, 5, KeyboardInterrupt(), [path]),
-        (1, 0, KeyboardInterrupt(), []),  # nothing done yet
-        (2, 5, KeyboardInterrupt(), []),  # saving is collective
-        (1, 5, RuntimeError("bug"), []),
-    ):
-        run = Run()
-        run.trainer.world_size, run.trainer.global_step = world, step
-        LastCheckpoint(str(tmp_path)).on_exception(run.trainer, module, error)
-        assert run.trainer.saved == saved, (world, step, error)
-    run, last = Run(), LastCheckpoint(str(tmp_path))
-    run.trainer.max_steps, run.trainer.should_stop, run.trainer.is_global_zero = 3, False, True
-    run.trainer.save_checkpoint = lambda at: at.write_text(str(run.trainer.global_step))
-    for run.trainer.global_step in (1, 2):
-        last.on_train_batch_end(run.trainer, module, None, None, 0)
-    assert not list(tmp_path.iterdir()), "not before the end"
-    run.trainer.global_step = 3
-    last.on_train_batch_end(run.trainer, module, None, None, 0)
-    path.write_text("of ModelCheckpoint, too late")
-    last.on_train_end(run.trainer, module)
-    assert path.read_text() == "3"
-    run.trainer.global_step = 4  # ended by the number of epochs
-    last.on_train_end(run.trainer, module)
-    assert path.read_text() == "4"
-    assert list(tmp_path.iterdir()) == [path]

@@ -16,7 +16,8 @@ from lipsync.checkpoints.networks import load_generator
 from lipsync.data.generation import GenerationBatch
 from lipsync.losses.sync import cosine_bce
 from lipsync.models.syncnet import lower_half_windows
-from lipsync.training.wav2lip import Wav2LipModule, expert_scores
+from lipsync.training.judging import expert_scores
+from lipsync.training.wav2lip import Wav2LipModule
 
 Make = Callable[..., Wav2LipModule]
 
@@ -211,7 +212,7 @@ def test_validation_compares_with_copying(
     data = same_batch(generation_batch, val_splits=["val", "seen"])
     trainer.validate(module, datamodule=data, verbose=False)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    names = ("l1", "l1_lower", "l1_copy", "sync", "own")
+    names = ("l1", "l1_lower", "l1_copy", "sharpness", "pattern", "sync", "own", "own_real")
     assert set(metrics) == {f"{split}/{name}" for split in ("val", "seen") for name in names}
     target, reference = generation_batch.target, generation_batch.faces[:, 3:]
     with torch.inference_mode():
@@ -235,6 +236,15 @@ def test_own_speech_is_preferred_or_not(
         own = expert_scores(module.expert, generation_batch, generation_batch.target)["own"]
         other = expert_scores(module.expert, swapped, generation_batch.target)["own"]
     assert float(own + other) == 1
+
+
+def test_a_lowered_sync_weight_goes_to_l1(make_module: Make, expert_file: Path) -> None:
+    module = make_module(expert_checkpoint=str(expert_file))
+    module.sync_weight.fill_(0.04)
+    module.sync_factor = 0.25
+    weights = {name: float(value) for name, value in module.weights().items()}
+    assert weights["sync"] == pytest.approx(0.01)
+    assert weights["l1"] == pytest.approx(0.99)
 
 
 def test_a_tiny_batch_is_learned(

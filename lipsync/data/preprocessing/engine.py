@@ -76,8 +76,8 @@ class LocalEngine:
             yield from _stream(pool, jobs, workers)
         except BrokenProcessPool as error:
             raise WorkerError(
-                f"a preprocessing process died (out of memory or killed) with workers={self.workers}; "
-                "finished clips are kept: run again with fewer workers"
+                f"a worker process died (out of memory or killed) with workers={self.workers}; "
+                "finished work is kept: run again with fewer workers"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
