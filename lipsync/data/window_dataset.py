@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from lipsync.audio.spec import MEL_STEPS, SYNC_FRAMES
 from lipsync.data.base_clip import BaseClip
 from lipsync.data.sampling import clips_with_partners, speaker_weights
+from lipsync.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 Plan = TypeVar("Plan", bound=NamedTuple)
@@ -137,11 +138,15 @@ class WindowDataset(Dataset[Sample], Generic[Plan, Sample]):
         Clips that are not named have offset 0. Call it between epochs: running workers may have read ahead.
 
         Raises:
-            ValueError: No clip would be left.
+            DataError: None of the clips is named, or none would be left.
         """
+        if offsets and not any(clip.name in offsets for clip in self.clips):
+            raise DataError(
+                f"offsets are of other clips ({next(iter(offsets))}, ...): give those of this corpus"
+            )
         dropped = torch.tensor([offsets.get(clip.name, 0) is None for clip in self.clips])
         if bool(dropped.all()):
-            raise ValueError("offsets leave no clip to train on")
+            raise DataError("offsets leave no clip to train on: give fewer of null")
         self._offsets.copy_(torch.tensor([offsets.get(clip.name, 0) or 0 for clip in self.clips]))
         self._dropped.copy_(dropped)
         self._version += 1

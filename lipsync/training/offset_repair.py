@@ -28,6 +28,7 @@ from lipsync.data.window_dataset import speech_windows
 from lipsync.errors import ConfigError
 from lipsync.files import write_text
 from lipsync.models.syncnet import SyncNet
+from lipsync.training.optimization import planned_steps
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,8 +93,8 @@ class OffsetRepair(Callback):
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Estimate where it is due."""
-        due = sum(trainer.global_step >= share * trainer.max_steps for share in self.at)
-        if trainer.max_steps <= 0 or due <= self.done:
+        due = sum(trainer.global_step >= share * _steps(trainer) for share in self.at)
+        if due <= self.done:
             return
         self.done = due
         dataset = self._dataset(trainer)
@@ -140,6 +141,18 @@ class OffsetRepair(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` saved."""
         self.done, self.table = state_dict["done"], state_dict["table"]
+
+
+def _steps(trainer: pl.Trainer) -> int:
+    """Optimizer steps of the run."""
+    if trainer.max_steps > 0:
+        return trainer.max_steps
+    steps = planned_steps(trainer.estimated_stepping_batches, trainer.max_steps)
+    if steps <= 0:
+        raise ConfigError(
+            "callbacks.offset_repair needs a run of known length: give trainer.max_steps=N"
+        )
+    return steps
 
 
 def repairs(

@@ -140,8 +140,10 @@ def test_a_clip_left_out_is_not_drawn_and_comes_back(root: Path) -> None:
     assert dataset.offsets == {dataset.clips[1].name: None}
     dataset.set_offsets({})
     assert [int(dataset.plan(draw).clip[0]) for draw in range(50)] == before
-    with pytest.raises(ValueError, match="no clip"):
+    with pytest.raises(DataError, match="no clip"):
         dataset.set_offsets({clip.name: None for clip in clips})
+    with pytest.raises(DataError, match=r"of other clips \(elsewhere/1, \.\.\.\)"):
+        dataset.set_offsets({"elsewhere/1": 3})
 
 
 def test_running_workers_see_new_offsets(root: Path) -> None:

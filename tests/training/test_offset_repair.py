@@ -162,3 +162,14 @@ def test_a_resumed_run_goes_on_with_the_table(tmp_path: Path) -> None:
 def test_shares_must_lie_inside_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"offset_repair\.at=\[1\.5\]"):
         OffsetRepair(str(tmp_path), at=[1.5])
+
+
+def test_a_run_of_unknown_length_is_refused(tmp_path: Path) -> None:
+    trainer, _ = setting([CodedClip("s/0"), CodedClip("s/1")])
+    trainer.max_steps, trainer.estimated_stepping_batches = -1, float("inf")
+    repair = OffsetRepair(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"give trainer\.max_steps=N"):
+        repair.on_train_epoch_start(trainer, SimpleNamespace(expert=Reader()))
+    trainer.estimated_stepping_batches = 100  # from a number of epochs
+    repair.on_train_epoch_start(trainer, SimpleNamespace(expert=Reader()))
+    assert repair.done == 1
