@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
@@ -109,6 +109,15 @@ class OffsetRepair(Callback):
         if trainer.is_global_zero:
             write_text(self.path, json.dumps(self.table, indent=1, ensure_ascii=False))
 
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so where no epoch began late enough to look."""
+        if not self.done:
+            rank_zero_warn(
+                f"offset repair never ran: no epoch began after {self.at[0]:.0%} of the run; shorten epochs "
+                "with data.epoch_draws=N"
+            )
+
     @staticmethod
     def _dataset(trainer: pl.Trainer) -> Any:
         return trainer.datamodule.train_set  # type: ignore[attr-defined]
@@ -149,9 +158,7 @@ def _steps(trainer: pl.Trainer) -> int:
         return trainer.max_steps
     steps = planned_steps(trainer.estimated_stepping_batches, trainer.max_steps)
     if steps <= 0:
-        raise ConfigError(
-            "callbacks.offset_repair needs a run of known length: give trainer.max_steps=N"
-        )
+        raise ConfigError("callbacks.offset_repair needs a run of known length: give trainer.max_steps=N")
     return steps
 
 

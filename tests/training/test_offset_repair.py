@@ -173,3 +173,14 @@ def test_a_run_of_unknown_length_is_refused(tmp_path: Path) -> None:
     trainer.estimated_stepping_batches = 100  # from a number of epochs
     repair.on_train_epoch_start(trainer, SimpleNamespace(expert=Reader()))
     assert repair.done == 1
+
+
+def test_a_run_without_repair_says_so(tmp_path: Path) -> None:
+    trainer, _ = setting([CodedClip("s/0"), CodedClip("s/1")])
+    repair = OffsetRepair(str(tmp_path))
+    with pytest.warns(
+        UserWarning, match=r"never ran: no epoch began after 40% of the run.*data\.epoch_draws"
+    ):
+        repair.on_train_end(trainer, SimpleNamespace())  # type: ignore[arg-type]
+    repair.done = 1
+    repair.on_train_end(trainer, SimpleNamespace())  # type: ignore[arg-type]
