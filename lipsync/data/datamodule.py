@@ -38,9 +38,13 @@ def load_clips(root: Path, split: str) -> list[Clip]:
 
 
 def pin_worker(_worker: int) -> None:
-    """One thread a worker: oversubscribed BLAS and OpenCV pools are the classic slow loader."""
+    """One thread a worker: oversubscribed BLAS and OpenCV pools are the classic slow loader.
+
+    OpenCV is given 0, which means "no threads": 1 would wait for ever for the threads of a pool that the
+    parent process had started before this one was forked.
+    """
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)
 
 
 class LipSyncData(pl.LightningDataModule):

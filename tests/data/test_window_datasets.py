@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -149,3 +151,22 @@ def test_datamodule_counts_short_clips(root: Path) -> None:
         data.setup("fit")
     batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
     assert batch.face.shape == (8, 15, 48, 96)
+
+
+def test_a_worker_starts_although_opencv_s_pool_was_in_use() -> None:
+    """In a forked process, telling OpenCV's pool to have one thread waits for threads that are not there."""
+    code = (
+        "import multiprocessing, cv2, numpy as np\n"
+        "from lipsync.data.datamodule import pin_worker\n"
+        "cv2.setNumThreads(2)\n"
+        "cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (15, 15), 3)\n"
+        "worker = multiprocessing.get_context('fork').Process(target=pin_worker, args=(0,))\n"
+        "worker.start()\n"
+        "worker.join(20)\n"
+        "print(worker.exitcode)\n"
+        "worker.kill()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "0"
