@@ -13,6 +13,7 @@ import struct
 import time
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(path, map_location, weights_only)
 
 
-class BetweenSteps(Checkpoint):
+class BetweenSteps(Checkpoint, ABC):
     """Base of what saves between two steps, so that a run resumed from the file is the run that went on.
 
     A step is complete when the next one begins, or when training ends: the validation that belongs to it may
@@ -88,9 +89,9 @@ class BetweenSteps(Checkpoint):
         self._progress: dict[str, Any] | None = None
         self._complete = False
 
+    @abstractmethod
     def step_complete(self, trainer: pl.Trainer, *, at_end: bool) -> None:
         """Save, if it is time; ``at_end`` once, when training ends."""
-        raise NotImplementedError
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
