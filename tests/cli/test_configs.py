@@ -137,7 +137,7 @@ def test_every_experiment_trains(
         f"experiment={experiment}",
         f"data.root={corpus}",
         f"hydra.run.dir={tmp_path / 'run'}",
-        *("data.num_workers=0", "data.val_batch_size=2", "data.batch_size=4"),
+        *("data.num_workers=0", "data.val_batch_size=2", "data.batch_size=4", "data.epoch_draws=1"),
         *("trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1"),
         *("trainer.enable_progress_bar=false", "callbacks.progress=null", "trainer.accelerator=cpu"),
         "data.windows.windows_per_clip=4" if is_expert else "callbacks.sync_gate.start_step=1",
