@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -115,7 +116,7 @@ class GenerationDataset(WindowDataset[GenerationPlan, GenerationSample]):
         self.train, self.validation_windows, self.reference = train, validation_windows, reference
         self.flip, self.crop_margin, self.mel_mask = flip and train, crop_margin * train, mel_mask and train
         self.other_speech = other_speech if train else 0
-        self._loudness: dict[int, Ints] = {}
+        self._loudness: dict[int, npt.NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         """Draws of one epoch: the number of clips, or of validation windows."""
@@ -150,7 +151,7 @@ class GenerationDataset(WindowDataset[GenerationPlan, GenerationSample]):
         columns = np.array([training_start(frame + offset) for frame in partners.tolist()])
         return int(partners[self._loudness_at(index, columns).argmin()])
 
-    def _loudness_at(self, index: int, columns: Ints) -> Ints:
+    def _loudness_at(self, index: int, columns: Ints) -> npt.NDArray[np.float64]:
         """Sum of the mel over a window from each column of a clip."""
         if index not in self._loudness:
             total = self.clips[index].mel().sum(axis=0, dtype=np.float64)

@@ -316,15 +316,7 @@ def _check_sums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-    ) as error:
+    except _ZIP_ERRORS as error:
         raise CheckpointError(f"{path}: is damaged ({error})") from error
     if broken is not None:
         raise CheckpointError(f"{path}: is damaged (checksum of {broken})")
