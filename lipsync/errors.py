@@ -23,3 +23,7 @@ class DataError(UserError):
 
 class ConfigError(UserError):
     """A setting is missing, unknown or contradicts another one."""
+
+
+class NotScorableError(UserError):
+    """A clip, or one kind of score of it, cannot be had; the message says why. Never turned into a number."""

@@ -21,6 +21,9 @@ import numpy.typing as npt
 Image: TypeAlias = npt.NDArray[np.uint8]
 """``(H, W, 3)`` uint8 BGR."""
 
+Waveform: TypeAlias = npt.NDArray[np.float32]
+"""``(N,)`` mono in [-1, 1] at 16 kHz."""
+
 
 @dataclass(frozen=True, slots=True)
 class Box:

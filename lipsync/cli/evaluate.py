@@ -21,13 +21,13 @@ from lipsync.cli.values import four, require
 from lipsync.cli.weights import build_detector
 from lipsync.errors import CheckpointError, ConfigError, UserError
 from lipsync.evaluation.inputs import find_videos, match_references
-from lipsync.evaluation.judge_loading import load_judge
-from lipsync.evaluation.judges import Judge
 from lipsync.evaluation.protocols import EvaluationProtocol
 from lipsync.evaluation.report import write_report
 from lipsync.evaluation.runner import check_output, evaluate_videos
 from lipsync.evaluation.summary import Evaluation
 from lipsync.inference.hooks import ProgressHook
+from lipsync.metrics.judge_loading import load_judge
+from lipsync.metrics.judges import Judge
 
 
 def evaluate(cfg: DictConfig) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from lipsync.evaluation.segments import NotScorableError
+from lipsync.errors import NotScorableError
 from lipsync.media.reader import VideoReader
 from lipsync.metrics.image import VideoPSNR, VideoSSIM
 

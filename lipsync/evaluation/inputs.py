@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from lipsync.errors import DataError
 from lipsync.media.probe import VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """What a video is scored against where that is not its own sound."""
+
+    path: Path | None = None
+    """File whose sound it is, repeated or cut to the video's length; None: the video's own."""
+    shift: int = 0
+    """Frames of 40 ms by which the sound comes earlier (negative: later): the offset to be found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +30,15 @@ class VideoItem:
     """Path below the folder asked for, with ``/``; the row's name in reports."""
     path: Path
     reference: Path | None = None
+    paired: bool = True
+    """Whether frame i of the reference is what frame i should look like; otherwise the reference only shows
+    the same person in the same place (speech was changed)."""
+    sound: Sound = Sound()
+    """What its own row is scored against."""
+    probes: Mapping[str, Sound] = field(default_factory=dict)
+    """Further sounds to score the same frames against; each makes a row of the system so named. Sounds named
+    ``shifted:<k>`` make one row together, of the system ``shifted``."""
+    system: str = "videos"
 
 
 def find_videos(videos: str | Path) -> list[VideoItem]:

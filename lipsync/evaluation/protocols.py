@@ -19,8 +19,7 @@ import cv2
 import numpy as np
 
 from lipsync.audio.spec import SAMPLES_PER_FRAME, TRAINING_FPS
-from lipsync.evaluation.judges import Judge
-from lipsync.evaluation.segments import Segment, Waveform
+from lipsync.evaluation.segments import Segment
 from lipsync.evaluation.shots import ShotFinder
 from lipsync.evaluation.tracks import MIN_FACE, MIN_TRACK, Track, crop_regions, cut, link_tracks
 from lipsync.faces.crop import crop, whole_box
@@ -28,7 +27,8 @@ from lipsync.faces.detector import FaceDetector
 from lipsync.faces.smoothing import smooth_boxes
 from lipsync.faces.tracker import track_face
 from lipsync.media.reader import VideoReader
-from lipsync.types import Box, Face, FaceFrame, Frame, Image
+from lipsync.metrics.judges import Judge
+from lipsync.types import Box, Face, FaceFrame, Frame, Image, Waveform
 
 FPS = Fraction(TRAINING_FPS)
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from lipsync.errors import DataError, MediaError, NoFaceError
+from lipsync.errors import DataError, MediaError, NoFaceError, NotScorableError
 from lipsync.evaluation.images import ImageScore, compare_videos
 from lipsync.evaluation.inputs import VideoItem
-from lipsync.evaluation.judges import Judge
 from lipsync.evaluation.protocols import EvaluationProtocol
 from lipsync.evaluation.scoring import ClipScore, score_clip
-from lipsync.evaluation.segments import NotScorableError
 from lipsync.media.probe import probe
+from lipsync.metrics.judges import Judge
 from lipsync.types import VideoInfo
 
 T = TypeVar("T")

@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from lipsync.audio.spec import WAV2LIP
-from lipsync.errors import CheckpointError
-from lipsync.evaluation.judges import Judge
+from lipsync.errors import CheckpointError, NotScorableError
 from lipsync.evaluation.protocols import EvaluationProtocol
-from lipsync.evaluation.segments import NotScorableError, Waveform
 from lipsync.media.waveform import load_waveform
 from lipsync.metrics.functional import SyncScore, score_distances, sync_distances
-from lipsync.types import Image
+from lipsync.metrics.judges import Judge
+from lipsync.types import Image, Waveform
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from lipsync.errors import UserError
-from lipsync.types import Image
-
-Waveform: TypeAlias = npt.NDArray[np.float32]
-"""``(N,)`` mono in [-1, 1] at 16 kHz."""
-
-
-class NotScorableError(UserError):
-    """A clip or a stretch of it has no score, for the reason in the message; never replaced by a number."""
+from lipsync.types import Image, Waveform
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from lipsync.evaluation.judges import Judge
 from lipsync.evaluation.protocols import EvaluationProtocol
 from lipsync.evaluation.runner import VideoResult
 from lipsync.metrics.functional import SyncScore
+from lipsync.metrics.judges import Judge
 from lipsync.metrics.lse import LSE
 
 Row = dict[str, str | int | float | None]

@@ -17,11 +17,11 @@ from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import config_dir
 from lipsync.cli.evaluate import evaluate
 from lipsync.errors import CheckpointError, ConfigError, UserError
-from lipsync.evaluation.judge_loading import load_judge
 from lipsync.evaluation.protocols import LrsProtocol, WildProtocol
 from lipsync.evaluation.scoring import score_clip
 from lipsync.faces.detector import MtcnnDetector
 from lipsync.media.waveform import load_waveform
+from lipsync.metrics.judge_loading import load_judge
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.models.syncnet import SyncNet
 
@@ -92,7 +92,7 @@ def test_without_the_released_judge(videos, tmp_path, monkeypatch):
     def offline(source, progress=None):
         raise CheckpointError(f"{CATALOG['syncnet_v2'].filename}: not found and cannot be fetched")
 
-    monkeypatch.setattr("lipsync.evaluation.judge_loading.locate", offline)
+    monkeypatch.setattr("lipsync.metrics.judge_loading.locate", offline)
     with pytest.raises(CheckpointError, match=r"judge=PATH/last\.ckpt") as error:
         _run(f"videos={videos}", "protocol=lrs", f"output={tmp_path / 'no'}")
     assert "\n" not in str(error.value)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from lipsync.audio.mel import log_mel
-from lipsync.evaluation.judge_loading import load_judge
-from lipsync.evaluation.judges import ExpertJudge
+from lipsync.metrics.judge_loading import load_judge
+from lipsync.metrics.judges import ExpertJudge
 from lipsync.models.syncnet import SyncNet, lower_half_windows
 
 

@@ -6,11 +6,10 @@ import torch
 
 from lipsync.audio.mel import log_mel
 from lipsync.audio.mfcc import mfcc
-from lipsync.errors import CheckpointError
-from lipsync.evaluation.judge_loading import load_judge
-from lipsync.evaluation.judges import ExpertJudge, SyncNetJudge
+from lipsync.errors import CheckpointError, NotScorableError
 from lipsync.evaluation.scoring import score_frames
-from lipsync.evaluation.segments import NotScorableError
+from lipsync.metrics.judge_loading import load_judge
+from lipsync.metrics.judges import ExpertJudge, SyncNetJudge
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.models.syncnet import SyncNet
 from lipsync.models.wav2lip import Wav2Lip

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from lipsync.errors import NotScorableError
 from lipsync.evaluation.protocols import LrsProtocol, WildProtocol, passes
 from lipsync.evaluation.scoring import score_clip
-from lipsync.evaluation.segments import NotScorableError
 from lipsync.evaluation.tracks import Track
 from lipsync.faces.detector import AnnotatedDetector
 from lipsync.media.waveform import load_waveform

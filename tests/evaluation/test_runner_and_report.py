@@ -9,14 +9,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from lipsync.errors import DataError
+from lipsync.errors import DataError, NotScorableError
 from lipsync.evaluation.images import compare_videos
 from lipsync.evaluation.inputs import find_videos, match_references
 from lipsync.evaluation.protocols import LrsProtocol
 from lipsync.evaluation.report import write_report
 from lipsync.evaluation.runner import check_output, evaluate_videos
 from lipsync.evaluation.scoring import ClipScore, TrackScore
-from lipsync.evaluation.segments import NotScorableError
 from lipsync.evaluation.summary import Evaluation
 from lipsync.metrics.functional import SyncScore
 from lipsync.metrics.image import psnr

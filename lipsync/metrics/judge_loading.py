@@ -12,7 +12,7 @@ from lipsync.checkpoints.loading import load_state, load_weights
 from lipsync.checkpoints.networks import load_expert
 from lipsync.checkpoints.store import Progress, locate
 from lipsync.errors import CheckpointError
-from lipsync.evaluation.judges import ExpertJudge, Judge, SyncNetJudge
+from lipsync.metrics.judges import ExpertJudge, Judge, SyncNetJudge
 from lipsync.models.device import resolve_device
 from lipsync.models.lse_syncnet import LSESyncNet
 

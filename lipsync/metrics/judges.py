@@ -19,11 +19,11 @@ from lipsync.audio.mel import log_mel
 from lipsync.audio.mfcc import mfcc
 from lipsync.audio.spec import MEL_STEPS, SAMPLES_PER_FRAME, SYNC_FRAMES
 from lipsync.audio.windows import training_start
-from lipsync.evaluation.segments import NotScorableError, Waveform
+from lipsync.errors import NotScorableError
 from lipsync.metrics.functional import VSHIFT
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.models.syncnet import SyncNet, lower_half_windows
-from lipsync.types import Image
+from lipsync.types import Image, Waveform
 
 Network = TypeVar("Network", bound=nn.Module)
 
