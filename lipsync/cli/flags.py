@@ -17,10 +17,15 @@ PATH_KEYS = frozenset(
         *("face", "audio", "outfile", "checkpoint", "ckpt_path", "data.offsets"),
         *("model.expert_checkpoint", "model.judge_checkpoint", "model.init_checkpoint"),
         *("data_root", "preprocessed_root", "data.root", "videos", "references", "output", "judge"),
+        *("generator", "filelist", "metrics.lpips", "metrics.fid", "metrics.fvd", "metrics.identity"),
+        *("metrics.landmarks",),
         *("detector.weights", "interpolator.weights", "hydra.run.dir"),
     )
 )
 """Settings that hold file names."""
+
+LIST_KEYS = frozenset(("compare",))
+"""Settings that hold several file names, between commas: ``compare=A,B``."""
 
 ALIASES = {
     "driven_audio": "audio",
@@ -112,6 +117,8 @@ def _quoted_path(arg: str) -> str:
     key, equals, value = arg.partition("=")
     if equals and key.lstrip("+") in PATH_KEYS:
         return f"{key}={_value(key.lstrip('+'), value)}"
+    if equals and key in LIST_KEYS and value != "null" and not value.startswith("["):
+        return f"{key}=[{','.join(quote(part) for part in value.split(','))}]"
     return arg
 
 

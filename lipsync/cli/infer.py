@@ -11,6 +11,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from lipsync.checkpoints.origin import generator_provenance
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import launch
 from lipsync.cli.values import flag, four, rate, require, whole
@@ -25,8 +26,9 @@ def infer(cfg: DictConfig) -> None:
     """Run the pipeline of ``configs/infer.yaml`` and print what was written."""
     require(cfg, "face", "audio", "checkpoint", "outfile")
     pipeline = build_pipeline(cfg)
+    origin = generator_provenance(cfg.checkpoint)
     with ProgressHook() as hook:
-        report = pipeline.run(cfg.face, cfg.audio, cfg.outfile, hook=hook)
+        report = pipeline.run(cfg.face, cfg.audio, cfg.outfile, hook=hook, metadata=origin.metadata)
     print(summary(report))
 
 

@@ -77,12 +77,12 @@ SYNC = (
     Column(
         *("shift_exact", "known shift found exactly", "sync", "higher"),
         judged=True,
-        about="Share of known shifts of the sound that the measured offset names to the frame.",
+        about="Share of known shifts of the sound by which the measured offset moves, to the frame.",
     ),
     Column(
         *("shift_within_1", "known shift found within 1", "sync", "higher"),
         judged=True,
-        about="Share of known shifts of the sound that the measured offset names within one frame.",
+        about="Share of known shifts of the sound by which the measured offset moves, within one frame.",
     ),
     Column("n_shifts", "shifts tried", "sync", digits=0),
     Column("n_tracks", "tracks", "sync", digits=0),

@@ -31,6 +31,8 @@ class VideoResult:
     """Frame (of 40 ms) that ``confidence`` begins with."""
     offsets: Mapping[str, int] = field(default_factory=dict)
     """Of a shift test: offset measured for each known shift of the sound, in frames."""
+    notes: Sequence[str] = ()
+    """What the reader must know of this video, such as a frame rate the protocol was not made for."""
     thumbnail: str | None = None
     """JPEG in base64."""
 
@@ -135,5 +137,9 @@ class Evaluation:
 
     @property
     def anything_scored(self) -> bool:
-        """Whether at least one video has at least one score."""
-        return any(result.reason is None for system in self.systems for result in system.results)
+        """Whether at least one video was scored, or compared with its reference."""
+        return any(
+            result.reason is None or result.values.get("n_frames_compared")
+            for system in self.systems
+            for result in system.results
+        )

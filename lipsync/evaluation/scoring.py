@@ -1,26 +1,34 @@
 """Score one clip, or any frames against any sound.
 
 The sound may be given apart from the video, which is how a clip is scored against its own speech shifted, or
-against silence::
+against silence; all sounds share one pass over the frames::
 
     score_clip("a.mp4", judge, LrsProtocol())                                     # with its own sound
-    score_clip("a.mp4", judge, LrsProtocol(), waveform=np.roll(speech, 3 * 640))  # 3 frames late
+    score_sounds("a.mp4", judge, LrsProtocol(), {"late": np.roll(speech, 3 * 640), "quiet": 0 * speech})
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
-from lipsync.audio.spec import WAV2LIP
+from lipsync.audio.spec import SAMPLES_PER_FRAME, SYNC_FRAMES
 from lipsync.errors import CheckpointError, NotScorableError
 from lipsync.evaluation.protocols import EvaluationProtocol
-from lipsync.media.waveform import load_waveform
-from lipsync.metrics.functional import SyncScore, score_distances, sync_distances
-from lipsync.metrics.judges import Judge
+from lipsync.evaluation.segments import Segment
+from lipsync.metrics.functional import (
+    MEDIAN_WINDOW,
+    SyncScore,
+    median_filter,
+    score_distances,
+    sync_distances,
+)
+from lipsync.metrics.judges import Judge, features
 from lipsync.types import Image, Waveform
 
 
@@ -32,36 +40,52 @@ class TrackScore:
     """First frame, counted in the frames the protocol reads."""
     windows: int
     score: SyncScore
+    curve: tuple[float, ...] = ()
+    """Frame-wise confidence, one value a window."""
+    curve_start: int = 0
+    """Frame that ``curve`` begins with: later than ``start`` where the best shift has no sound at first."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipScore:
-    """Sync of a clip: means over its tracks, as the reference's users average them."""
+    """Sync of a clip: by ``pooling`` the means over its tracks, or its most confident track."""
 
     tracks: tuple[TrackScore, ...]
     """In order of time; at least one."""
     skipped: tuple[str, ...] = ()
     """Why stretches that were found have no score."""
+    pooling: Literal["mean", "best"] = "mean"
+    notes: tuple[str, ...] = ()
+    """What the reader of the numbers must know."""
+
+    @property
+    def best(self) -> TrackScore:
+        """The most confident track, the one that speaks."""
+        return max(self.tracks, key=lambda track: track.score.confidence)
 
     @property
     def distance(self) -> float:
-        """Mean distance over the tracks."""
-        return float(np.mean([track.score.distance for track in self.tracks]))
+        """Distance of the best track, or the mean over the tracks."""
+        return float(np.mean([track.score.distance for track in self._counted]))
 
     @property
     def confidence(self) -> float:
-        """Mean confidence over the tracks."""
-        return float(np.mean([track.score.confidence for track in self.tracks]))
+        """Confidence of the best track, or the mean over the tracks."""
+        return float(np.mean([track.score.confidence for track in self._counted]))
 
     @property
     def offset(self) -> int:
-        """Offset in frames of the most confident track, the one that speaks."""
-        return max(self.tracks, key=lambda track: track.score.confidence).score.offset
+        """Offset in frames of the most confident track."""
+        return self.best.score.offset
 
     @property
     def windows(self) -> int:
-        """Windows compared, over all tracks."""
-        return sum(track.windows for track in self.tracks)
+        """Windows behind distance and confidence."""
+        return sum(track.windows for track in self._counted)
+
+    @property
+    def _counted(self) -> tuple[TrackScore, ...]:
+        return self.tracks if self.pooling == "mean" else (self.best,)
 
 
 def score_frames(frames: Iterable[Image], waveform: Waveform, judge: Judge) -> tuple[SyncScore, int]:
@@ -79,9 +103,8 @@ def score_frames(frames: Iterable[Image], waveform: Waveform, judge: Judge) -> t
         NotScorableError: Too few frames or too little sound.
         CheckpointError: The judge's features are not finite.
     """
-    video, audio = judge.features(frames, waveform)
-    if not (video.isfinite().all() and audio.isfinite().all()):
-        raise CheckpointError(f"judge {judge.name}: its features are not finite; the weights are damaged")
+    video, audio = features(judge, frames, waveform)
+    _check(judge, video, audio)
     distances = sync_distances(video, audio, judge.vshift, padding=judge.padding)
     return score_distances(distances), len(distances)
 
@@ -99,23 +122,113 @@ def score_clip(
         judge: Embeds crops and sound.
         protocol: Chooses the crops.
         waveform: Sound to score against, ``(N,)`` float32 at 16 kHz starting with the first frame; None
-            takes the file's own.
+            takes the file's own, as the protocol hears it.
 
     Raises:
         MediaError: The file has no readable video or sound.
         NotScorableError: No face track, or clip too short; the message says which.
     """
     path = Path(video_path)
-    if waveform is None:
-        waveform = load_waveform(path, WAV2LIP.sample_rate)
-    tracks, skipped = [], []
-    for segment in protocol.segments(path, judge, waveform):
-        try:
-            score, windows = score_frames(segment.frames, segment.waveform, judge)
-        except NotScorableError as error:
-            skipped.append(f"stretch at frame {segment.start}: {error}")
-        else:
-            tracks.append(TrackScore(segment.start, windows, score))
+    sound = protocol.load_sound(path, judge) if waveform is None else waveform
+    score = score_sounds(path, judge, protocol, {"": sound})[""]
+    if isinstance(score, NotScorableError):
+        raise score
+    return score
+
+
+def score_sounds(
+    path: Path | str, judge: Judge, protocol: EvaluationProtocol, sounds: Mapping[str, Waveform]
+) -> dict[str, ClipScore | NotScorableError]:
+    """Score the frames of a video against several sounds, in one pass over the frames.
+
+    Frames beyond the end of the longest sound are not embedded.
+
+    Args:
+        path: Any container PyAV reads.
+        judge: Embeds every stretch once, and every sound.
+        protocol: Chooses the crops.
+        sounds: ``(N,)`` float32 at 16 kHz starting with the first frame; a file's own sound comes from
+            ``protocol.load_sound``.
+
+    Returns:
+        For each sound its score, or why there is none.
+
+    Raises:
+        MediaError: The file has no readable video.
+        CheckpointError: The judge's features are not finite.
+    """
+    path = Path(path)
+    longest = max((len(sound) for sound in sounds.values()), default=0)
+    tracks: dict[str, list[TrackScore]] = {name: [] for name in sounds}
+    skipped: dict[str, list[str]] = {name: [] for name in sounds}
+    for segment in protocol.segments(path, judge, -(-longest // SAMPLES_PER_FRAME)):
+        video = _look(segment, judge)
+        for name, sound in sounds.items():
+            found = _score(video, segment.sound(sound), segment.start, judge, protocol)
+            if isinstance(found, NotScorableError):
+                skipped[name].append(f"stretch at frame {segment.start}: {found}")
+            else:
+                tracks[name].append(found)
+    notes = protocol.notes(path)
+    return {name: _clip(tracks[name], skipped[name], protocol, notes) for name in sounds}
+
+
+def _look(segment: Segment, judge: Judge) -> Tensor | NotScorableError:
+    try:
+        return judge.look(segment.frames)
+    except NotScorableError as error:
+        return error
+
+
+def _score(
+    video: Tensor | NotScorableError,
+    sound: Waveform,
+    start: int,
+    judge: Judge,
+    protocol: EvaluationProtocol,
+) -> TrackScore | NotScorableError:
+    """The score of one stretch against one sound, or the reason why there is none."""
+    if isinstance(video, NotScorableError):
+        return video
+    try:
+        audio = judge.hear(sound, len(video))
+    except NotScorableError as error:
+        return error
+    _check(judge, video, audio)
+    rows = min(len(video), len(audio))
+    if protocol.drops_last_window and judge.kind == "lse":
+        rows -= 1
+    needed = max(1, protocol.least_pairs and judge.vshift + protocol.least_pairs)
+    if rows < needed:
+        return NotScorableError(
+            f"picture and sound last {rows + SYNC_FRAMES - 1} frames together, at least "
+            f"{needed + SYNC_FRAMES - 1} are needed"
+        )
+    padding = judge.padding if protocol.padding is None else protocol.padding
+    distances = sync_distances(video[:rows], audio[:rows], judge.vshift, padding=padding)
+    score = score_distances(distances)
+    first, curve = _curve(distances, score)
+    return TrackScore(start, rows, score, curve, start + first)
+
+
+def _curve(distances: Tensor, score: SyncScore) -> tuple[int, tuple[float, ...]]:
+    """Frame-wise confidence at the best shift, and its first row: rows without a pair there are left out."""
+    vshift = (distances.shape[1] - 1) // 2
+    raw = (score.confidence + score.distance) - distances[:, vshift - score.offset].double().cpu().numpy()
+    (known,) = np.nonzero(np.isfinite(raw))
+    curve = median_filter(raw[known[0] : known[-1] + 1], MEDIAN_WINDOW)
+    return int(known[0]), tuple(curve.tolist())
+
+
+def _clip(
+    tracks: list[TrackScore], skipped: list[str], protocol: EvaluationProtocol, notes: tuple[str, ...]
+) -> ClipScore | NotScorableError:
     if not tracks:
-        raise NotScorableError("; ".join(skipped) if skipped else protocol.nothing_found())
-    return ClipScore(tuple(sorted(tracks, key=lambda track: track.start)), tuple(skipped))
+        return NotScorableError("; ".join(skipped) if skipped else protocol.nothing_found())
+    ordered = tuple(sorted(tracks, key=lambda track: track.start))
+    return ClipScore(ordered, tuple(skipped), protocol.pooling, notes)
+
+
+def _check(judge: Judge, video: Tensor, audio: Tensor) -> None:
+    if not (video.isfinite().all() and audio.isfinite().all()):
+        raise CheckpointError(f"judge {judge.name}: its features are not finite; the weights are damaged")

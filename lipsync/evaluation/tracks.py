@@ -1,7 +1,8 @@
 """Face tracks and crops exactly as the reference's ``run_pipeline`` makes them, in memory.
 
 Chung and Zisserman's pipeline for videos in the wild: faces of every frame are linked into tracks within a
-shot, gaps are interpolated, and a square around the smoothed centre is cut out. All constants are theirs.
+shot, gaps are interpolated, and a square around the smoothed centre is cut out. All constants are theirs;
+the ``strict`` protocol departs from them where it says so.
 """
 
 from __future__ import annotations
@@ -55,7 +56,24 @@ class CropRegion:
     x2: int
 
 
-def link_tracks(faces: Sequence[Sequence[Box]], first: int = 0) -> list[Track]:
+@dataclass(frozen=True, slots=True)
+class TrackRules:
+    """Which tracks of a shot are kept, and how they are linked; the reference's by default."""
+
+    detections: int = MIN_TRACK + 1
+    """Fewest detections of a track."""
+    span: int = MIN_TRACK
+    """Fewest frames of a shot."""
+    face: float = MIN_FACE
+    """Mean width or height that a kept track exceeds, in pixels."""
+    nearest: bool = False
+    """Take the one face of a frame that overlaps most, not every one that overlaps enough."""
+
+
+REFERENCE = TrackRules()
+
+
+def link_tracks(faces: Sequence[Sequence[Box]], first: int = 0, rules: TrackRules = REFERENCE) -> list[Track]:
     """Tracks of one shot.
 
     A track starts from the first face not yet used and takes, frame after frame, every face that overlaps
@@ -65,19 +83,21 @@ def link_tracks(faces: Sequence[Sequence[Box]], first: int = 0) -> list[Track]:
     Args:
         faces: Boxes of every frame of the shot, best first.
         first: Frame index of the first frame.
+        rules: Which tracks are kept.
 
     Returns:
-        Tracks of more than 100 detections and more than 100 pixels, in order of their first use.
+        Tracks, by default of more than 100 detections and more than 100 pixels, in order of their first use.
     """
-    if len(faces) < MIN_TRACK:
+    if len(faces) < rules.span:
         return []
     unused = [list(boxes) for boxes in faces]
+    take = _take_nearest if rules.nearest else _take_track
     tracks = []
-    while taken := _take_track(unused):
-        if len(taken) > MIN_TRACK:
+    while taken := take(unused):
+        if len(taken) >= rules.detections:
             track = _interpolated(taken, first)
             size = (track.boxes[:, 2:] - track.boxes[:, :2]).mean(axis=0)
-            if max(size) > MIN_FACE:
+            if max(size) > rules.face:
                 tracks.append(track)
     return tracks
 
@@ -96,6 +116,24 @@ def _take_track(unused: list[list[Box]]) -> list[tuple[int, Box]]:
     return taken
 
 
+def _take_nearest(unused: list[list[Box]]) -> list[tuple[int, Box]]:
+    """As :func:`_take_track`, but one face a frame: the one that overlaps the last one taken most."""
+    taken: list[tuple[int, Box]] = []
+    for frame, boxes in enumerate(unused):
+        if taken and frame - taken[-1][0] > MAX_GAP:
+            return taken
+        if not boxes:
+            continue
+        position = 0
+        if taken:
+            overlaps = [box.iou(taken[-1][1]) for box in boxes]
+            position = int(np.argmax(overlaps))
+            if overlaps[position] <= MIN_IOU:
+                continue
+        taken.append((frame, boxes.pop(position)))
+    return taken
+
+
 def _interpolated(taken: list[tuple[int, Box]], first: int) -> Track:
     known = np.array([frame for frame, _ in taken])
     corners = np.array([[box.x1, box.y1, box.x2, box.y2] for _, box in taken])
@@ -104,17 +142,23 @@ def _interpolated(taken: list[tuple[int, Box]], first: int) -> Track:
     return Track(frames.astype(np.int64) + first, boxes)
 
 
-def crop_regions(track: Track) -> list[CropRegion]:
+def crop_regions(track: Track, *, edges: bool = False) -> list[CropRegion]:
     """Where to cut, one region a frame of the track.
 
     With ``s`` half the longer side and ``(x, y)`` the centre, each median-filtered over 13 frames with zeros
     beyond both ends: rows ``y - s .. y + 1.8 s``, columns ``x - 1.4 s .. x + 1.4 s``, in a frame padded by
     ``int(1.8 s)`` pixels, truncated to whole pixels.
+
+    Args:
+        track: Boxes without gaps.
+        edges: Repeat the first and the last value beyond the ends instead of zeros, which turn the median
+            of the first and last six frames into a minimum.
     """
     x1, y1, x2, y2 = track.boxes.T
-    half = median_filter(np.maximum(y2 - y1, x2 - x1) / 2, MEDIAN)
-    center_y = median_filter((y1 + y2) / 2, MEDIAN)
-    center_x = median_filter((x1 + x2) / 2, MEDIAN)
+    half, center_y, center_x = (
+        _smoothed(values, edges)
+        for values in (np.maximum(y2 - y1, x2 - x1) / 2, (y1 + y2) / 2, (x1 + x2) / 2)
+    )
     down, side = 1 + 2 * CROP_SCALE, 1 + CROP_SCALE
     regions = []
     for s, y, x in zip(half.tolist(), center_y.tolist(), center_x.tolist(), strict=True):
@@ -124,6 +168,13 @@ def crop_regions(track: Track) -> list[CropRegion]:
             CropRegion(pad, int(cy - s), int(cy + s * down), int(cx - s * side), int(cx + s * side))
         )
     return regions
+
+
+def _smoothed(values: npt.NDArray[np.float64], edges: bool) -> npt.NDArray[np.floating]:
+    if not edges:
+        return median_filter(values, MEDIAN)
+    reach = MEDIAN // 2
+    return median_filter(np.pad(values, reach, mode="edge"), MEDIAN)[reach:-reach]
 
 
 def cut(image: Image, region: CropRegion) -> Image:

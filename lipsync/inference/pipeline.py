@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -83,8 +83,8 @@ class LipSyncPipeline:
         detector: Finds faces; not used where ``box`` is given.
         compositor: Puts repainted regions back into their frames.
         stages: Run on finished frames, in order, before encoding.
-        writer: Makes the output: called as ``writer(path, width, height, fps, audio, trim_audio=True)``; see
-            :class:`lipsync.media.writer.VideoWriter`.
+        writer: Makes the output: called as ``writer(path, width, height, fps, audio, trim_audio=True,
+            metadata=...)``; see :class:`lipsync.media.writer.VideoWriter`.
         transform: Applied to every decoded frame.
         pads: ``top, bottom, left, right`` pixels around the detected box; None takes the synthesizer's.
         every: Run the detector on every n-th frame and track between.
@@ -157,7 +157,12 @@ class LipSyncPipeline:
         return self._frames(video, speech, speech.frames_to_cover if count is None else count, _Tally())
 
     def run(
-        self, face: str | Path, audio: str | Path, outfile: str | Path, hook: Hook | None = None
+        self,
+        face: str | Path,
+        audio: str | Path,
+        outfile: str | Path,
+        hook: Hook | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> RunReport:
         """Lip-sync ``face`` to ``audio`` and write ``outfile``, which appears only when it is complete.
 
@@ -171,6 +176,7 @@ class LipSyncPipeline:
             audio: Any file with an audio stream.
             outfile: Video file to write; missing folders are made.
             hook: Told about each encoded frame.
+            metadata: Tags of the file; see :class:`lipsync.media.provenance.Provenance`.
 
         Raises:
             MediaError: An input cannot be read or ``outfile`` cannot be written.
@@ -191,7 +197,7 @@ class LipSyncPipeline:
                 if written == 0:
                     height, width = frame.image.shape[:2]
                     output = stack.enter_context(
-                        self.writer(outfile, width, height, fps, audio, trim_audio=True)
+                        self.writer(outfile, width, height, fps, audio, trim_audio=True, metadata=metadata)
                     )
                 output.write(frame.image)
                 written += 1

@@ -24,7 +24,7 @@ class LSE(Metric):
         >>> metric = LSE()
         >>> metric.update(torch.randn(60, 1024), torch.randn(60, 1024))
         >>> sorted(metric.compute())
-        ['lse_c', 'lse_d', 'offset', 'offset_within_1']
+        ['clips', 'lse_c', 'lse_d', 'offset', 'offset_within_1']
     """
 
     is_differentiable = False
@@ -62,6 +62,10 @@ class LSE(Metric):
         self.clips += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over the clips; ``offset_within_1`` is the share of clips with ``|offset| <= 1``."""
+        """Means over the clips, and their number ``clips``; without clips the means are nan.
+
+        ``offset_within_1`` is the share of clips with ``|offset| <= 1``.
+        """
         means = self.total / self.clips
-        return dict(zip(("lse_d", "lse_c", "offset", "offset_within_1"), means, strict=True))
+        found = dict(zip(("lse_d", "lse_c", "offset", "offset_within_1"), means, strict=True))
+        return found | {"clips": self.clips.clone()}

@@ -1,13 +1,14 @@
 """SyncNet v2, the judge behind LSE-D and LSE-C (Chung & Zisserman, "Out of time", ACCV 2016 workshops).
 
 net.eval()
-video = net.forward_lip_video(frames)   # (1, 3, N, 224, 224) in [0, 255] -> (N - 4, 1024)
-audio = net.forward_aud(mfcc)           # (B, 1, 13, 20) -> (B, 1024)
+video = net.forward_lip(frames)   # (B, 3, 5, 224, 224) in [0, 255] -> (B, 1024)
+audio = net.forward_aud(mfcc)     # (B, 1, 13, 20) -> (B, 1024)
+
+:class:`lipsync.models.lse_folded.FoldedLSESyncNet` gives the same rows faster.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 WINDOW = 5
@@ -39,32 +40,6 @@ class LSESyncNet(nn.Module):
     def forward_lipfeat(self, frames: Tensor) -> Tensor:
         """Face windows ``(B, 3, 5, 224, 224)``, BGR in [0, 255] -> ``(B, 512)``, non-negative."""
         return self.netcnnlip(frames).flatten(1)
-
-    def forward_lip_video(self, frames: Tensor, chunk: int = 50) -> Tensor:
-        """Every window of a video in one pass: row i equals :meth:`forward_lip` of frames i to i + 4.
-
-        Only the first convolution extends over time, so that windows share all but its weights: each frame
-        is read once, not five times.
-
-        Args:
-            frames: ``(1, 3, N, 224, 224)``, BGR in [0, 255].
-            chunk: Windows computed together, which bounds memory (about 10 MB each); no result depends on it.
-
-        Returns:
-            ``(N - 4, 1024)``, not normalised.
-
-        Raises:
-            ValueError: For another batch size than 1 or fewer than 5 frames.
-        """
-        if frames.shape[0] != 1 or frames.shape[2] < WINDOW:
-            raise ValueError(
-                f"frames must be (1, 3, N, 224, 224) with N of at least {WINDOW}, not {tuple(frames.shape)}"
-            )
-        features = []
-        for start in range(0, frames.shape[2] - WINDOW + 1, chunk):
-            maps = self.netcnnlip(frames[:, :, start : start + chunk + WINDOW - 1])
-            features.append(maps[0, :, :, 0, 0].T)
-        return self.netfclip(torch.cat(features))
 
 
 def _audio_stream() -> nn.Sequential:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,89 @@ from lipsync.media.writer import VideoWriter
 SAMPLES_A_FRAME = WAV2LIP.sample_rate // TRAINING_FPS
 
 
-class SampleVideo(Callback):
+class WholeClips(Callback):
+    """Base of callbacks that draw whole validation clips, as inference draws them, after a validation.
+
+    Args:
+        clips: How many: the first clips of the list.
+        split: Name of the validation list; by default the first.
+        seconds: Longest part of a clip that is drawn.
+        every_n_steps: Training steps between two validations that draw, at least; the first and the last
+            draw in any case.
+        batch_size: Frames a forward.
+
+    Raises:
+        ConfigError: A setting is out of range or, when training starts, ``split`` is no validation list.
+    """
+
+    entry: ClassVar[str]
+    """Name in the configuration, for messages."""
+
+    def __init__(
+        self, clips: int, split: str | None, seconds: float, every_n_steps: int, batch_size: int
+    ) -> None:
+        least = {"clips": (clips, 1), "batch_size": (batch_size, 1), "seconds": (seconds, 1 / TRAINING_FPS)}
+        for name, (value, minimum) in least.items():
+            if value < minimum:
+                raise ConfigError(f"callbacks.{self.entry}.{name}={value}: give at least {minimum}")
+        self.clips, self.split = clips, split
+        self.frames = int(seconds * TRAINING_FPS)
+        self.every_n_steps, self.batch_size = every_n_steps, batch_size
+        self.last_step: int | None = None
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Say now, and not after the first validation, that there is no such list."""
+        splits = trainer.datamodule.val_splits  # type: ignore[attr-defined]
+        if self.split is not None and self.split not in splits:
+            raise ConfigError(
+                f"callbacks.{self.entry}.split={self.split}: no validation list; data.val_splits has "
+                f"{', '.join(splits)}"
+            )
+
+    def due(self, trainer: pl.Trainer) -> bool:
+        """Whether this validation is to draw; where it is, it counts as drawn."""
+        step = trainer.global_step
+        if trainer.sanity_checking or not (
+            self.last_step is None or step == trainer.max_steps or step - self.last_step >= self.every_n_steps
+        ):
+            return False
+        self.last_step = step
+        return True
+
+    def validation_list(self, trainer: pl.Trainer) -> tuple[str, Any]:
+        """Name and data set of the validation list."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        split = self.split or datamodule.val_splits[0]
+        return split, datamodule.val_sets[split]
+
+    def draw(
+        self, trainer: pl.Trainer, generator: nn.Module, data: Any, clip: BaseClip
+    ) -> npt.NDArray[np.uint8]:
+        """:func:`draw_clip` in the precision of the run and with the settings of the data set."""
+        with trainer.precision_plugin.forward_context():
+            return draw_clip(
+                generator,
+                clip,
+                frames=self.frames,
+                size=data.image_size,
+                mel_shift=data.mel_shift,
+                silent=getattr(data, "reference", "random") == "silent",
+                batch_size=self.batch_size,
+            )
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """When it drew last, for resume."""
+        return {"last_step": self.last_step}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` saved."""
+        self.last_step = state_dict["last_step"]
+
+
+class SampleVideo(WholeClips):
     """Writes ``[reference | masked | generated | truth]`` of whole validation clips after each validation.
 
     Every frame is drawn as inference draws it, by itself and with its own speech. Its reference is the frame
@@ -40,16 +122,17 @@ class SampleVideo(Callback):
 
     Args:
         dirpath: Folder of the videos.
-        clips: Videos a validation: the first clips of the list.
-        split: Name of the validation list; by default the first.
-        seconds: Longest part of a clip that is drawn.
-        every_n_steps: Training steps between two validations with videos, at least; the first and the last
-            have videos in any case.
+        clips: Videos a validation, see :class:`WholeClips` for this and the others.
+        split: Name of the validation list.
+        seconds: Longest part of a clip.
+        every_n_steps: Training steps between two validations with videos, at least.
         batch_size: Frames a forward.
 
     Raises:
-        ConfigError: A setting is out of range or, when training starts, ``split`` is no validation list.
+        ConfigError: As :class:`WholeClips`.
     """
+
+    entry = "sample_video"
 
     def __init__(
         self,
@@ -61,72 +144,26 @@ class SampleVideo(Callback):
         every_n_steps: int = 0,
         batch_size: int = 16,
     ) -> None:
-        least = {"clips": (clips, 1), "batch_size": (batch_size, 1), "seconds": (seconds, 1 / TRAINING_FPS)}
-        for name, (value, minimum) in least.items():
-            if value < minimum:
-                raise ConfigError(f"callbacks.sample_video.{name}={value}: give at least {minimum}")
-        self.dirpath, self.clips, self.split = Path(dirpath), clips, split
-        self.frames = int(seconds * TRAINING_FPS)
-        self.every_n_steps, self.batch_size = every_n_steps, batch_size
-        self.last_step: int | None = None
-
-    @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Say now, and not after the first validation, that there is no such list."""
-        splits = trainer.datamodule.val_splits  # type: ignore[attr-defined]
-        if self.split is not None and self.split not in splits:
-            raise ConfigError(
-                f"callbacks.sample_video.split={self.split}: no validation list; data.val_splits has "
-                f"{', '.join(splits)}"
-            )
+        super().__init__(clips, split, seconds, every_n_steps, batch_size)
+        self.dirpath = Path(dirpath)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, write and log; the other ranks only remember when."""
         generator = generator_of(pl_module)
-        if generator is None or trainer.sanity_checking or not self._due(trainer):
-            return
-        self.last_step = trainer.global_step
-        if trainer.is_global_zero:
+        if generator is not None and self.due(trainer) and trainer.is_global_zero:
             self._write(trainer, generator)
 
-    def _due(self, trainer: pl.Trainer) -> bool:
-        step = trainer.global_step
-        if self.last_step is None or step == trainer.max_steps:
-            return True
-        return step - self.last_step >= self.every_n_steps
-
     def _write(self, trainer: pl.Trainer, generator: nn.Module) -> None:
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        split = self.split or datamodule.val_splits[0]
-        data = datamodule.val_sets[split]
+        split, data = self.validation_list(trainer)
         samples = []
         for clip in data.clips[: self.clips]:
-            with trainer.precision_plugin.forward_context():
-                rows = draw_clip(
-                    generator,
-                    clip,
-                    frames=self.frames,
-                    size=data.image_size,
-                    mel_shift=data.mel_shift,
-                    silent=getattr(data, "reference", "random") == "silent",
-                    batch_size=self.batch_size,
-                )
+            rows = self.draw(trainer, generator, data, clip)
             path = self.dirpath / f"step{trainer.global_step:09d}_{clip.name.replace('/', '_')}.mp4"
             samples.append(Sample(clip.name, path, rows, clip_sound(clip, len(rows))))
             write_video(samples[-1])
         for logger in trainer.loggers:
             log_samples(logger, split, samples, trainer.global_step)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        """When it drew last, for resume."""
-        return {"last_step": self.last_step}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` saved."""
-        self.last_step = state_dict["last_step"]
 
 
 class Sample(NamedTuple):

@@ -59,12 +59,16 @@ class Recorder:
         self.crops: list[np.ndarray] = []
         self.waveforms: list[np.ndarray] = []
 
-    def features(self, frames, waveform):
+    def look(self, frames):
         self.crops.append(np.stack(list(frames)))
+        return self._noise(len(self.crops), len(self.crops[-1]))
+
+    def hear(self, waveform, rows):
         self.waveforms.append(waveform)
-        generator = torch.Generator().manual_seed(len(self.crops))
-        rows = len(self.crops[-1])
-        return torch.randn(rows, 8, generator=generator), torch.randn(rows, 8, generator=generator)
+        return self._noise(-len(self.waveforms), rows)
+
+    def _noise(self, seed, rows):
+        return torch.randn(rows, 8, generator=torch.Generator().manual_seed(abs(2 * seed) + (seed > 0)))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import nn
 
 from lipsync.audio.mel import log_mel
 from lipsync.metrics.judge_loading import load_judge
-from lipsync.metrics.judges import ExpertJudge
+from lipsync.metrics.judges import ExpertJudge, features
 from lipsync.models.syncnet import SyncNet, lower_half_windows
 
 
@@ -29,7 +29,7 @@ def test_an_expert_judges_pictures_of_its_own_size(
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (30, image_size, image_size, 3), dtype=np.uint8)
     sound = (rng.standard_normal(30 * 640) * 0.1).astype(np.float32)
-    video, audio = judge.features(iter(frames), sound)
+    video, audio = features(judge, iter(frames), sound)
     assert video.shape == audio.shape == (26, 16)
     window = torch.from_numpy(frames[3:8]).permute(3, 0, 1, 2)[None].float() / 255
     with torch.inference_mode():

@@ -6,10 +6,11 @@ import torch
 
 from lipsync.audio.mel import log_mel
 from lipsync.audio.mfcc import mfcc
-from lipsync.errors import CheckpointError, NotScorableError
+from lipsync.errors import CheckpointError, ConfigError, NotScorableError
 from lipsync.evaluation.scoring import score_frames
 from lipsync.metrics.judge_loading import load_judge
-from lipsync.metrics.judges import ExpertJudge, SyncNetJudge
+from lipsync.metrics.judges import ExpertJudge, SyncNetJudge, _exact, features, sync_score
+from lipsync.models.lse_folded import PRECISIONS
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.models.syncnet import SyncNet
 from lipsync.models.wav2lip import Wav2Lip
@@ -37,11 +38,12 @@ def _sound(frames, seed=1):
 
 def test_syncnet_features_equal_window_by_window(syncnet):
     frames, sound = _frames(13, 224), _sound(13)
-    video, audio = SyncNetJudge(syncnet, chunk=3).features(iter(frames), sound)
-    assert video.shape == audio.shape == (8, 1024)  # one window fewer than the frames allow
-    coefficients = mfcc(np.round(sound * 32768).astype(np.int16)).T
+    video, audio = features(SyncNetJudge(syncnet, chunk=3), iter(frames), sound)
+    assert video.shape == audio.shape == (9, 1024)
+    silence = np.zeros(640, dtype=np.float32)  # behind the end, where the last window looks 15 ms into
+    coefficients = mfcc(np.round(np.append(sound, silence) * 32768).astype(np.int16)).T
     with torch.inference_mode():
-        for row in (0, 3, 7):
+        for row in (0, 3, 8):
             window = torch.from_numpy(frames[row : row + 5]).permute(3, 0, 1, 2)[None].float()
             columns = torch.from_numpy(coefficients[:, 4 * row : 4 * row + 20].copy())[None, None]
             torch.testing.assert_close(video[row], syncnet.forward_lip(window)[0], rtol=1e-4, atol=1e-4)
@@ -50,8 +52,8 @@ def test_syncnet_features_equal_window_by_window(syncnet):
 
 def test_syncnet_chunks_change_nothing(syncnet):
     frames, sound = _frames(12, 224), _sound(12)
-    one, _ = SyncNetJudge(syncnet, chunk=100).features(frames, sound)
-    other, _ = SyncNetJudge(syncnet, chunk=1).features(frames, sound)
+    one, _ = features(SyncNetJudge(syncnet, chunk=100), frames, sound)
+    other, _ = features(SyncNetJudge(syncnet, chunk=1), frames, sound)
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
 
 
@@ -63,20 +65,36 @@ def test_syncnet_stops_reading_where_the_sound_ends(syncnet):
             read.append(index)
             yield frame
 
-    video, audio = SyncNetJudge(syncnet, chunk=4).features(frames(), _sound(9))
-    assert len(video) == len(audio) == 4
+    video, audio = features(SyncNetJudge(syncnet, chunk=4), frames(), _sound(9))
+    assert len(video) == len(audio) == 5
     assert len(read) == 9
 
 
 @pytest.mark.parametrize(("frames", "sound"), [(3, 40), (5, 40), (40, 5), (40, 0), (0, 40)])
 def test_syncnet_refuses_what_is_too_short(syncnet, frames, sound):
     with pytest.raises(NotScorableError, match="at least 6 are needed"):
-        SyncNetJudge(syncnet).features(_frames(frames, 224), _sound(sound))
+        features(SyncNetJudge(syncnet), _frames(frames, 224), _sound(sound))
 
 
-def test_six_frames_give_one_window(syncnet):
-    video, _ = SyncNetJudge(syncnet).features(_frames(6, 224), _sound(6))
-    assert len(video) == 1
+def test_six_frames_give_two_windows(syncnet):
+    video, _ = features(SyncNetJudge(syncnet), _frames(6, 224), _sound(6))
+    assert len(video) == 2
+
+
+def test_the_reason_is_the_side_that_is_too_short(syncnet):
+    judge = SyncNetJudge(syncnet)
+    with pytest.raises(NotScorableError, match="sound lasts 5 frames"):
+        features(judge, _frames(40, 224), _sound(5))
+    with pytest.raises(NotScorableError, match="only 5 consecutive frames"):
+        features(judge, _frames(5, 224), _sound(40))
+
+
+def test_sound_behind_the_last_frame_is_heard_where_there_is_some(syncnet):
+    judge, sound = SyncNetJudge(syncnet), _sound(20)
+    long, short, cut = judge.hear(sound, 16), judge.hear(sound, 5), judge.hear(sound[: 9 * 640], 5)
+    torch.testing.assert_close(short, long[:5], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(cut[:4], short[:4], rtol=1e-5, atol=1e-4)
+    assert (cut[4] - short[4]).abs().max() > 1e-3
 
 
 def test_loud_sound_does_not_wrap_around(syncnet):
@@ -84,12 +102,12 @@ def test_loud_sound_does_not_wrap_around(syncnet):
     quieter = loud * np.float32(32767 / 32768)
     judge = SyncNetJudge(syncnet)
     frames = _frames(10, 224)
-    torch.testing.assert_close(judge.features(frames, loud)[1], judge.features(frames, quieter)[1])
+    torch.testing.assert_close(features(judge, frames, loud)[1], features(judge, frames, quieter)[1])
 
 
 def test_expert_features_equal_window_by_window(expert):
     frames, sound = _frames(40, 96), _sound(40)
-    video, audio = ExpertJudge(expert, chunk=7).features(iter(frames), sound)
+    video, audio = features(ExpertJudge(expert, chunk=7), iter(frames), sound)
     assert video.shape == audio.shape
     assert len(video) == 36
     mel = log_mel(sound)
@@ -108,7 +126,7 @@ def test_expert_features_equal_window_by_window(expert):
 @pytest.mark.parametrize(("frames", "sound"), [(28, 100), (100, 28)])
 def test_expert_needs_enough_windows(expert, frames, sound):
     with pytest.raises(NotScorableError, match="at least 29 are needed"):
-        ExpertJudge(expert).features(_frames(frames, 96), _sound(sound))
+        features(ExpertJudge(expert), _frames(frames, 96), _sound(sound))
 
 
 class _Echo:
@@ -119,23 +137,29 @@ class _Echo:
     def __init__(self, padding=0.0, delay=0):
         self.padding, self.delay = padding, delay
 
-    def features(self, frames, waveform):
-        sound = torch.from_numpy(waveform).reshape(-1, 640)[:, :16]
-        return torch.roll(sound, -self.delay, 0), sound
+    def look(self, frames):
+        return torch.roll(self._rows(np.concatenate(list(frames))), -self.delay, 0)
+
+    def hear(self, waveform, rows):
+        return self._rows(waveform)[:rows]
+
+    def _rows(self, waveform):
+        return torch.from_numpy(waveform).reshape(-1, 640)[:, :16]
 
 
 @pytest.mark.parametrize("padding", [0.0, float("nan")])
 @pytest.mark.parametrize("delay", [-4, 0, 6])
 def test_scores_find_the_delay(delay, padding):
-    score, windows = score_frames([], _sound(60), _Echo(padding, delay))
+    sound = _sound(60)
+    score, windows = score_frames(np.split(sound, 60), sound, _Echo(padding, delay))
     assert score.offset == -delay
     assert windows == 60
 
 
 def test_broken_weights_are_named():
     class Broken(_Echo):
-        def features(self, frames, waveform):
-            return torch.full((40, 8), torch.nan), torch.zeros(40, 8)
+        def look(self, frames):
+            return torch.full((40, 16), torch.nan)
 
     with pytest.raises(CheckpointError, match="judge echo: its features are not finite"):
         score_frames([], _sound(60), Broken())
@@ -153,3 +177,38 @@ def test_judges_are_told_apart_by_their_weights(tmp_path, syncnet, expert):
         load_judge(tmp_path / "c.pth")
     with pytest.raises(CheckpointError, match="missing"):
         load_judge(tmp_path / "missing.pth")
+
+
+def test_cuda_computes_in_full_float32():
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    try:
+        with _exact(torch.device("cuda")):
+            assert not torch.backends.cudnn.allow_tf32
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+    assert torch.backends.cudnn.allow_tf32 == before[1]
+
+
+def test_half_precision_judges_are_close(syncnet, expert, tmp_path):
+    frames, sound = _frames(40, 96), _sound(40)
+    full, half = (sync_score(ExpertJudge(expert, precision=p), frames, sound) for p in PRECISIONS)
+    assert half.distance != full.distance
+    assert half.distance == pytest.approx(full.distance, rel=0.01)
+    torch.save(syncnet.state_dict(), tmp_path / "a.model")
+    judge = load_judge(tmp_path / "a.model", precision="bfloat16")
+    assert judge.look(_frames(6, 224)).dtype == torch.float32
+    assert judge.network.dtype == torch.bfloat16
+    with pytest.raises(ConfigError, match="precision=half: choose float32 or bfloat16"):
+        load_judge(tmp_path / "a.model", precision="half")
+
+
+def test_broken_weights_give_no_score():
+    class Broken(_Echo):
+        def look(self, frames):
+            return torch.full((40, 16), torch.nan)
+
+    with pytest.raises(CheckpointError, match="judge echo: its features are not finite"):
+        sync_score(Broken(), [], _sound(60))

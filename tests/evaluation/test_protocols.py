@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lipsync.errors import NotScorableError
-from lipsync.evaluation.protocols import LrsProtocol, WildProtocol, passes
+from lipsync.evaluation.protocols import LrsProtocol, StrictProtocol, WildProtocol, passes
 from lipsync.evaluation.scoring import score_clip
 from lipsync.evaluation.tracks import Track
 from lipsync.faces.detector import AnnotatedDetector
@@ -18,19 +18,52 @@ def _levels(crops):
     return crops.reshape(len(crops), -1).mean(axis=1)
 
 
-def test_lrs_is_the_whole_frame_at_its_own_rate(tmp_path, make_video, recorder):
-    path = make_video(tmp_path / "a.mp4", 30, fps=Fraction(30))
+@pytest.mark.parametrize("lossless", [False, True])
+def test_lrs_is_the_whole_frame_at_its_own_rate(tmp_path, make_video, recorder, lossless):
+    path = make_video(tmp_path / "a.mp4", 36, fps=Fraction(30))
     judge = recorder()
-    score = score_clip(path, judge, LrsProtocol())
+    protocol = LrsProtocol(lossless=lossless)
+    score = score_clip(path, judge, protocol)
+    sound = protocol.load_sound(path, judge)
+    # 36 frames last 1.2 s, but the sound of frame i is looked for at i * 40 ms: it ends with frame 30
     assert judge.crops[0].shape == (30, 32, 32, 3)
-    np.testing.assert_allclose(_levels(judge.crops[0]), 20 + np.arange(30), atol=1.5)
-    np.testing.assert_array_equal(judge.waveforms[0], load_waveform(path))
-    assert score.windows == 30
+    np.testing.assert_allclose(_levels(judge.crops[0]), 20 + np.arange(30), atol=2)
+    np.testing.assert_array_equal(judge.waveforms[0], sound)
+    assert score.windows == 29  # the reference leaves the last one out
     assert len(score.tracks) == 1
+    assert "30 fps" in score.notes[0]
+
+
+def test_sound_is_that_of_the_ffmpeg_program_unless_lossless(tmp_path, make_video, recorder):
+    path = make_video(tmp_path / "a.mp4", 50)
+    truth = load_waveform(path)
+    sounds = {
+        (protocol.name, protocol.lossless): protocol.load_sound(path, recorder())
+        for protocol in (LrsProtocol(), LrsProtocol(lossless=True), WildProtocol(None, lossless=True))
+    }
+    np.testing.assert_array_equal(sounds["lrs", True], truth)
+    np.testing.assert_array_equal(sounds["wild", True], truth)
+    np.testing.assert_allclose(sounds["lrs", False], truth[: len(sounds["lrs", False])], atol=1 / 32768)
+    # by MP3, 1105 samples late
+    late = WildProtocol(None).load_sound(path, recorder())
+    correlation = np.correlate(late[:20000], truth[:16000])
+    assert int(np.argmax(correlation)) == 1105
+    # a judge of face boxes gives no LSE: nothing to be equal to
+    np.testing.assert_array_equal(WildProtocol(None).load_sound(path, recorder("face")), truth)
+
+
+def test_25_fps_has_no_note(tmp_path, make_video, recorder):
+    path = make_video(tmp_path / "a.mp4", 30)
+    assert score_clip(path, recorder(), LrsProtocol()).notes == ()
+
+
+def test_an_expert_keeps_the_last_window(tmp_path, make_video, recorder):
+    path = make_video(tmp_path / "a.mp4", 40, faces=lambda index: [(8.0, 4.0, 40.0, 44.0)])
+    assert score_clip(path, recorder("face"), LrsProtocol(AnnotatedDetector())).windows == 40
 
 
 def test_another_waveform_can_be_scored(tmp_path, make_video, recorder):
-    path = make_video(tmp_path / "mute.mp4", 30, sound=False)
+    path = make_video(tmp_path / "mute.mp4", 40, sound=False)
     silence = np.zeros(30 * 640, dtype=np.float32)
     judge = recorder()
     score_clip(path, judge, LrsProtocol(), waveform=silence)
@@ -75,12 +108,14 @@ def _two_shots(make_video, path):
     return make_video(path, 250, (320, 240), faces=faces, level=level)
 
 
-@pytest.mark.parametrize("view", ["scene", "face"])
-def test_wild_follows_every_face_in_every_shot(tmp_path, make_video, recorder, view):
+@pytest.mark.parametrize(("view", "lossless"), [("scene", True), ("face", True), ("face", False)])
+def test_wild_follows_every_face_in_every_shot(tmp_path, make_video, recorder, view, lossless):
     path = _two_shots(make_video, tmp_path / "a.mp4")
     judge = recorder(view)
-    score = score_clip(path, judge, WildProtocol(AnnotatedDetector()))
-    assert [(t.start, t.windows) for t in score.tracks] == [(0, 130), (0, 130), (130, 120)]
+    score = score_clip(path, judge, WildProtocol(AnnotatedDetector(), lossless=lossless))
+    less = 1 if view == "scene" else 0
+    expected = [(0, 130 - less), (0, 130 - less), (130, 120 - less)]
+    assert [(t.start, t.windows) for t in score.tracks] == expected
     own = load_waveform(path)
     for crops, sound in zip(judge.crops, judge.waveforms, strict=True):
         start = 0 if len(crops) == 130 else 130 * 640
@@ -91,6 +126,18 @@ def test_wild_follows_every_face_in_every_shot(tmp_path, make_video, recorder, v
         np.testing.assert_allclose(_levels(middle)[10:-10], expected[10:-10], atol=2)
 
 
+def test_wild_shows_frames_late_as_its_avi_file_does(tmp_path, make_video, recorder):
+    path = _two_shots(make_video, tmp_path / "a.mp4")
+    judge = recorder()
+    score = score_clip(path, judge, WildProtocol(AnnotatedDetector()))
+    # cuts are counted in the AVI file, whose pictures are dumped two files late where the sound has 16 kHz
+    assert [(track.start, track.windows) for track in score.tracks] == [(0, 129), (0, 129), (130, 119)]
+    late = next(crops for crops in judge.crops if len(crops) == 120)
+    levels = _levels(late[:, 14:18, 14:18])
+    shown = np.arange(130, 250) - 2
+    np.testing.assert_allclose(levels, np.where(shown < 130, 20, 180) + shown // 5, atol=4)
+
+
 def test_wild_does_not_depend_on_the_batch(tmp_path, make_video, recorder):
     path = _two_shots(make_video, tmp_path / "a.mp4")
     scores = [score_clip(path, recorder(), WildProtocol(AnnotatedDetector(), batch=n)) for n in (1, 64)]
@@ -99,12 +146,13 @@ def test_wild_does_not_depend_on_the_batch(tmp_path, make_video, recorder):
 
 def test_a_clip_is_the_mean_over_its_tracks(tmp_path, make_video, recorder):
     path = _two_shots(make_video, tmp_path / "a.mp4")
-    score = score_clip(path, recorder(), WildProtocol(AnnotatedDetector()))
+    score = score_clip(path, recorder(), WildProtocol(AnnotatedDetector(), lossless=True))
     parts = [track.score for track in score.tracks]
     assert score.distance == pytest.approx(np.mean([part.distance for part in parts]))
     assert score.confidence == pytest.approx(np.mean([part.confidence for part in parts]))
     assert score.offset == max(parts, key=lambda part: part.confidence).offset
-    assert score.windows == 380
+    assert score.windows == sum(track.windows for track in score.tracks) == 377
+    assert score.best.score == max(parts, key=lambda part: part.confidence)
 
 
 def test_wild_refuses_short_clips_with_the_reason(tmp_path, make_video, recorder):
@@ -124,10 +172,16 @@ def test_passes_hold_tracks_that_do_not_overlap():
 
 @pytest.mark.parametrize("view", ["scene", "face"])
 def test_descriptions_name_what_was_done(recorder, view):
-    texts = [
-        p.describe(recorder(view))
-        for p in (LrsProtocol(AnnotatedDetector()), WildProtocol(AnnotatedDetector()))
-    ]
-    assert ("not LSE" in texts[0]) == ("not LSE" in texts[1]) == (view == "face")
-    assert "AnnotatedDetector" in texts[1]
-    assert "32 x 32" in texts[0]
+    kinds = (LrsProtocol, WildProtocol, StrictProtocol)
+    texts = [kind(AnnotatedDetector()).describe(recorder(view)) for kind in kinds]
+    assert [("not LSE" in text) for text in texts] == [view == "face"] * 3
+    assert all("AnnotatedDetector" in text for text in texts[1:])
+    assert all("32 x 32" in text for text in texts)
+
+
+def test_descriptions_say_whether_frames_are_lossless(recorder):
+    for kind in (LrsProtocol, WildProtocol):
+        lossy, lossless = (kind(None, lossless=value).describe(recorder()) for value in (False, True))
+        assert "lossless" in lossless
+        assert "lossless" not in lossy
+        assert "JPEG" in lossy

@@ -59,21 +59,3 @@ def test_outputs(judge: LSESyncNet, parity: Load) -> None:
         assert list(seen[name].shape) == stats["shape"], name
         found = [seen[name].double().mean().item(), seen[name].double().std(correction=0).item()]
         assert found == pytest.approx([stats["mean"], stats["std"]], rel=1e-4), name
-
-
-@torch.no_grad()
-def test_one_pass_equals_windows(judge: LSESyncNet) -> None:
-    frames = pixels(1, 1, 3, 8, 224, 224)
-    windows = torch.cat([frames[:, :, i : i + 5] for i in range(4)])
-    expected = judge.forward_lip(windows)
-    assert expected.std() > 0.1
-    for chunk in (50, 3):
-        torch.testing.assert_close(judge.forward_lip_video(frames, chunk), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 4, 224, 224), (2, 3, 5, 224, 224)])
-def test_wrong_videos_are_refused(shape: tuple[int, ...]) -> None:
-    with torch.device("meta"):
-        net, frames = LSESyncNet(), torch.empty(shape)
-    with pytest.raises(ValueError, match=r"must be \(1, 3, N"):
-        net.forward_lip_video(frames)

@@ -1,0 +1,145 @@
+"""The parts of an evaluation that a configuration describes: judge, protocol, visual measures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lipsync import __version__
+from lipsync.checkpoints.formats import sha256_of
+from lipsync.checkpoints.store import Progress
+from lipsync.cli.values import four, whole
+from lipsync.cli.weights import build_detector
+from lipsync.errors import CheckpointError, ConfigError
+from lipsync.evaluation.identity import IdentityObserver
+from lipsync.evaluation.mouth import MouthObserver
+from lipsync.evaluation.picture_observers import picture_observers
+from lipsync.evaluation.protocols import EvaluationProtocol
+from lipsync.evaluation.set_observers import set_observers
+from lipsync.evaluation.visual import Observer, VisualPass, needs_faces
+from lipsync.faces.landmarks import LandmarkNet
+from lipsync.faces.recognition import FaceRecognizer
+from lipsync.metrics.frechet import I3DFeatures, InceptionFeatures
+from lipsync.metrics.judge_loading import load_judge
+from lipsync.metrics.judges import Judge
+from lipsync.metrics.lpips import LPIPS
+from lipsync.models.device import resolve_device
+
+WEIGHTS = {
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "fvd": "FVD",
+    "identity": "CSIM",
+    "landmarks": "LMD, mouth opening and its correlation with the sound",
+}
+"""Settings of ``metrics`` that name a weight file, and what they give."""
+
+
+def build_judge(cfg: DictConfig, progress: Progress) -> tuple[Judge | None, list[str]]:
+    """The judge, or None and a note where the released one is not to be had but pictures are compared.
+
+    Raises:
+        CheckpointError: The judge cannot be had, and nothing else is to be measured.
+        ConfigError: Nothing is left to compute.
+    """
+    compares = cfg.metrics.picture and (cfg.references is not None or cfg.generator is not None)
+    others = compares or any(cfg.metrics[key] is not None for key in WEIGHTS)
+    if cfg.judge is None:
+        if not others:
+            raise ConfigError("judge=null leaves nothing to compute; give a judge or references=DIR")
+        return None, ["No sync scores: judge=null was asked for."]
+    try:
+        return load_judge(str(cfg.judge), str(cfg.device), progress), []
+    except CheckpointError as error:
+        hint = f"{error}; or judge with your own expert: judge=PATH/last.ckpt (its scores are not LSE)"
+        if not others or Path(cfg.judge).exists() or Path(cfg.judge).suffix:
+            raise CheckpointError(hint) from error
+        note = f"No sync scores, because the judge is missing: {hint}"
+        print(f"lipsync: {note}", file=sys.stderr)
+        return None, [note]
+
+
+def build_protocol(cfg: DictConfig, judge: Judge | None, progress: Progress) -> EvaluationProtocol:
+    """The protocol; a detector is built only where it will be asked."""
+    if not isinstance(cfg.protocol, DictConfig):
+        raise ConfigError(f"protocol={cfg.protocol} is not known; give protocol=wild, lrs or strict")
+    four(cfg.protocol, "pads")
+    factory = instantiate(cfg.protocol, _convert_="all")
+    detects = judge is not None and (judge.view == "face" or factory.func.always_detects)
+    protocol: EvaluationProtocol = factory(
+        detector=build_detector(cfg.detector, progress) if detects else None
+    )
+    return protocol
+
+
+def build_visual(cfg: DictConfig, features: Path, progress: Progress) -> VisualPass | None:
+    """What measures pictures, identity and landmarks; None where nothing was asked for.
+
+    Args:
+        cfg: The whole configuration.
+        features: Folder for features of sets of videos while the run lasts.
+        progress: Called while weights are downloaded.
+
+    Raises:
+        CheckpointError: Weights cannot be loaded.
+        ConfigError: A setting is out of range.
+    """
+    observers = list(_observers(cfg.metrics, str(cfg.device), features))
+    if not observers:
+        return None
+    detector = build_detector(cfg.detector, progress) if any(map(needs_faces, observers)) else None
+    expected = cfg.references is not None or cfg.generator is not None
+    return VisualPass(observers, detector, expect_references=expected)
+
+
+def _observers(metrics: DictConfig, device_name: str, features: Path) -> list[Observer]:
+    device = resolve_device(device_name)
+    observers: list[Observer] = []
+    if metrics.picture:
+        lpips = None if metrics.lpips is None else LPIPS(metrics.lpips, device)
+        observers += picture_observers(
+            list(metrics.regions), every=whole(metrics, "every"), lpips=lpips, sharpness=metrics.sharpness
+        )
+    observers += set_observers(
+        features,
+        fid=None if metrics.fid is None else InceptionFeatures(metrics.fid, device),
+        fid_regions=list(metrics.fid_regions),
+        fid_every=whole(metrics, "fid_every"),
+        fvd=None if metrics.fvd is None else I3DFeatures(metrics.fvd, device),
+    )
+    landmarks = None if metrics.landmarks is None else LandmarkNet(metrics.landmarks)
+    if metrics.identity is not None:
+        observers.append(IdentityObserver(FaceRecognizer(metrics.identity), landmarks))
+    if landmarks is not None:
+        observers.append(MouthObserver(landmarks))
+    return observers
+
+
+def missing_weights(metrics: DictConfig) -> list[str]:
+    """A note on what was left out because no weights were given."""
+    left = [f"{what} (metrics.{key}=FILE)" for key, what in WEIGHTS.items() if metrics[key] is None]
+    return [f"Not measured, because no weights were given: {'; '.join(left)}."] if left else []
+
+
+def fingerprint(cfg: DictConfig, judge: Judge | None, protocol: EvaluationProtocol) -> Mapping[str, Any]:
+    """Everything that the values of a video depend on besides its files."""
+    files = {key: cfg.metrics[key] for key in WEIGHTS if cfg.metrics[key] is not None}
+    return {
+        "version": __version__,
+        "judge": None if judge is None else [judge.sha256, judge.kind],
+        "protocol": None if judge is None else [protocol.describe(judge), plain(cfg.protocol)],
+        "metrics": plain(cfg.metrics),
+        "weights": {key: sha256_of(Path(path)) for key, path in files.items()},
+        "detector": plain(cfg.detector),
+        "references": cfg.references is not None or cfg.generator is not None,
+    }
+
+
+def plain(node: DictConfig) -> Any:
+    """Values without Hydra's types."""
+    return OmegaConf.to_container(node, resolve=True)
