@@ -115,8 +115,9 @@ def test_wild_equals_the_reference(shared, tmp_path, network, name):
     sounds = {"theirs": theirs, "own": protocol.load_sound(path, judge)}
     assert len(sounds["own"]) == len(theirs)
     scores = score_sounds(path, judge, protocol, sounds)
-    # The MP3 depends on the version of LAME, of which the program and PyAV bring different ones.
-    for sound, tolerance in (("theirs", TOLERANCE), ("own", 2 * TOLERANCE)):
+    # PyAV brings LAME 3.100, as the published programs had; newer ffmpeg programs bring LAME 4, another MP3.
+    same_lame = b"LAME3.100" in (tmp_path / "pipeline/video.avi").read_bytes()
+    for sound, tolerance in (("theirs", TOLERANCE), ("own", TOLERANCE if same_lame else 5 * TOLERANCE)):
         tracks = scores[sound].tracks
         assert len(tracks) == len(expected)
         for theirs_track, track in zip(expected, tracks, strict=True):

@@ -85,6 +85,10 @@ def test_cuts_close_to_the_one_before_are_ignored():
     assert _shots([20] * 30 + [220] * 10 + [20] * 30) == [(0, 30), (30, 70)]
 
 
+def test_the_first_cut_may_come_at_any_time():
+    assert _shots([20] * 5 + [220] * 30) == [(0, 5), (5, 35)]
+
+
 def test_a_change_below_the_threshold_is_no_cut():
     # grey levels change the value channel only: a third of the step counts
     assert _shots([20] * 30 + [20 + 84] * 30) == [(0, 60)]

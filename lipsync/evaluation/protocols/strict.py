@@ -70,8 +70,8 @@ class StrictProtocol:
         else:
             crop = (
                 "a square of 1.8 and 1.4 half-sizes around the face, median-filtered with the end values "
-                f"repeated (wild: zeros, which misplace the first and last six crops of a moving face), resized to "
-                f"{judge.size} x {judge.size}"
+                "repeated (wild: zeros, which misplace the first and last six crops of a moving face), "
+                f"resized to {judge.size} x {judge.size}"
             )
         return (
             "strict: 25 fps by exact timestamps for every file (lrs: the file's own rate, so that sound and "

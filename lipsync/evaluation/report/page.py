@@ -20,7 +20,6 @@ CURVE = "The curve is the judge's frame-wise confidence, all on one scale."
 CAPTION = (
     "Mean over the scored videos, below it the 95 % bootstrap interval and how many of all lack the value "
     "where that is another number. "
-    "★ best mean of the systems that compete; whether it is more than chance, the paired differences tell. "
     "The ceiling is unmodified video, the floor is the same video with another clip's sound."
 )
 DIFFERENCES = (
@@ -43,7 +42,7 @@ class Report:
         trained = evaluation.judge_trained_generator
         self.muted = frozenset(c.key for c in numbers.columns if c.judged and trained)
         self.metrics = tuple(column for column in numbers.columns if is_metric(column))
-        self.table = tables.build(self.metrics, self.rows, self.muted)
+        self.table = tables.build(self.metrics, self.rows, self.muted, mark=False)
 
     def system(self, name: str) -> SystemResult:
         """The system of that name."""
@@ -94,7 +93,9 @@ def render(report: Report) -> str:
 def _head(report: Report) -> str:
     evaluation, summary = report.evaluation, report.summary
     judge = evaluation.judge
+    generators = evaluation.generators
     facts = {
+        "Generator": ", ".join(f"{found.name} · {found.sha256[:12]}" for found in generators[:2]),
         "Protocol": evaluation.protocol if judge else "",
         "Judge": f"{judge.name} · {judge.sha256[:12]}" if judge else "none",
         "Videos": str(summary["n_videos"]),

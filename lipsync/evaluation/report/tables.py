@@ -112,22 +112,34 @@ def _best(column: Column, rows: Sequence[SystemRow]) -> list[str]:
 def render(table: Table, caption: str) -> str:
     """The table as HTML, with families as groups of columns; several tables where one would be too wide.
 
-    Tables after the first leave systems out that have nothing in them.
+    Columns that the same systems have stand together, so that no table is full of missing values.
     """
-    parts: list[list[tuple[str, list[Column]]]] = [[]]
-    for family, columns in groupby(table.columns, lambda c: c.family):
-        members = list(columns)
+    parts: list[tuple[frozenset[str], list[tuple[str, list[Column]]]]] = []
+    columns = sorted(table.columns, key=lambda c: _places(table, c))
+    for (family, holders), found in groupby(columns, lambda c: (c.family, _holders(table, c))):
+        members = list(found)
         for group in (members[start : start + WIDEST] for start in range(0, len(members), WIDEST)):
-            if parts[-1] and sum(len(found) for _, found in parts[-1]) + len(group) > WIDEST:
-                parts.append([])
-            parts[-1].append((family, group))
-    first, *others = parts
-    rest = [_table(table, [row for row in table.rows if _has_any(row, groups)], groups) for groups in others]
-    return "\n".join([f'<p class="caption">{escape(caption)}</p>', _table(table, table.rows, first), *rest])
+            room = WIDEST - sum(len(others) for _, others in parts[-1][1]) if parts else 0
+            if not parts or parts[-1][0] != holders or len(group) > room:
+                parts.append((holders, []))
+            parts[-1][1].append((family, group))
+    shown = [
+        _table(table, [row for row in table.rows if row.name in holders], groups) for holders, groups in parts
+    ]
+    return "\n".join([f'<p class="caption">{escape(caption)}</p>', *shown])
 
 
-def _has_any(row: SystemRow, groups: Sequence[tuple[str, Sequence[Column]]]) -> bool:
-    return any(row.value(column.key) is not None for _, columns in groups for column in columns)
+def _holders(table: Table, column: Column) -> frozenset[str]:
+    """Systems that have a value."""
+    return frozenset(row.name for row in table.rows if row.value(column.key) is not None)
+
+
+def _places(table: Table, column: Column) -> tuple[int, int]:
+    """Family, then the first column of the family that the same systems have."""
+    holders = _holders(table, column)
+    family = [c for c in table.columns if c.family == column.family]
+    first = next(i for i, other in enumerate(family) if _holders(table, other) == holders)
+    return list(FAMILIES).index(column.family), first
 
 
 def _table(table: Table, rows: Sequence[SystemRow], groups: Sequence[tuple[str, Sequence[Column]]]) -> str:
