@@ -105,14 +105,19 @@ def test_files_and_functions_stay_small() -> None:
 
 
 def test_no_unsafe_loading() -> None:
-    """Weight files come from strangers: torch reads them with ``weights_only``, nothing else unpickles."""
+    """Weight files come from strangers: torch reads them with ``weights_only``, nothing else unpickles.
+
+    TorchScript is code by its nature; the one file that runs it refuses operators that reach out of it first.
+    """
+    scripted = PACKAGE / "metrics" / "scripted.py"
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
             where = f"{path.relative_to(ROOT)}:{node.lineno}"
-            assert called not in {"pickle.load", "pickle.loads", "torch.jit.load", "eval", "exec"}, where
+            assert called not in {"pickle.load", "pickle.loads", "eval", "exec"}, where
+            assert called != "torch.jit.load" or path == scripted, where
             if called == "torch.load":
                 assert "weights_only=True" in ast.unparse(node), where
 

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
@@ -18,6 +19,7 @@ from lipsync.evaluation.inputs import VideoItem
 from lipsync.faces.detector import FaceDetector
 from lipsync.faces.tracker import track_face
 from lipsync.media.probe import probe
+from lipsync.media.provenance import read_provenance
 from lipsync.media.reader import VideoReader
 from lipsync.types import Face, FaceFrame, Frame, Image, VideoInfo
 
@@ -71,6 +73,8 @@ class Comparison:
     """Whether its frames are paired with the video's: same content, size and rate."""
     faces: bool
     """Whether faces are followed."""
+    rate: Fraction | None = None
+    """Constant rate at which the reference is read, as the video's maker did; None: frame by frame."""
     why_unreadable: str | None = None
     why_unpaired: str | None = None
     why_no_faces: str | None = None
@@ -91,7 +95,21 @@ def compare(item: VideoItem, info: VideoInfo, *, faces: bool) -> Comparison:
     except MediaError as error:
         return Comparison(None, comparable=False, faces=faces, why_unreadable=" ".join(str(error).split()))
     why = _difference(info, theirs) if item.paired else None
-    return Comparison(item.reference, item.paired and why is None, faces, why_unpaired=why)
+    comparable = item.paired and why is None
+    rate = info.fps if comparable and _made_here(item.path) else None
+    return Comparison(item.reference, comparable, faces, rate, why_unpaired=why)
+
+
+def _made_here(path: Path) -> bool:
+    """Whether the file says that it was made by the pipeline of this package.
+
+    That reads its source at a constant rate, so frame i shows what the source shows at the time i / fps. Of a
+    source of variable rate this is another frame than the i-th. Other programs pass over the timestamps.
+    """
+    try:
+        return read_provenance(path) is not None
+    except MediaError:  # comes up when the frames are read, too
+        return False
 
 
 def _difference(ours: VideoInfo, theirs: VideoInfo) -> str | None:
@@ -126,7 +144,7 @@ class FramePairs:
         """Frames of the reference so far; all of them when :meth:`rest` or :meth:`finish` ended."""
         self._detector = detector if comparison.faces else None
         self._video = _frames(path)
-        self._reference = self._counted(comparison.reference)
+        self._reference = self._counted(comparison.reference, comparison.rate)
         self._theirs = _blamed(self._followed(self._reference), "reference")
 
     def __iter__(self) -> Iterator[FramePair]:
@@ -153,9 +171,9 @@ class FramePairs:
         self._video.close()
         self._reference.close()
 
-    def _counted(self, path: Path | None) -> Generator[Frame, None, None]:
+    def _counted(self, path: Path | None, rate: Fraction | None) -> Generator[Frame, None, None]:
         if path is not None:
-            for frame in VideoReader(path):
+            for frame in VideoReader(path, rate):
                 self.reference_frames += 1
                 yield frame
 

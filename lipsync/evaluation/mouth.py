@@ -12,7 +12,7 @@ from lipsync.audio.spec import WAV2LIP
 from lipsync.errors import NotScorableError, UserError
 from lipsync.evaluation.columns import Column, Family
 from lipsync.evaluation.inputs import VideoItem
-from lipsync.evaluation.sounds import OWN, SoundShelf
+from lipsync.evaluation.sounds import OWN, SHIFTED, SoundShelf
 from lipsync.evaluation.visual import FramePair, Pairing
 from lipsync.faces.landmarks import LandmarkNet
 from lipsync.metrics.landmarks import (
@@ -77,6 +77,8 @@ COLUMNS = (
     ),
 )
 
+SOUND_KEYS = ("aperture_audio_r", "aperture_audio_lag")
+
 
 class MouthObserver:
     """Measures the mouth in every frame with a face.
@@ -97,6 +99,8 @@ class MouthObserver:
         self.sounds = sounds or SoundShelf()
         self.missing: dict[str, str] = {}
         """After :meth:`finish`: why columns have no value, by key."""
+        self.probed: dict[str, dict[str, float]] = {}
+        """After :meth:`finish`: values against the item's probes (not known shifts), by their system."""
         self._item: VideoItem
         self._info: VideoInfo
         self._frames = _Frames()
@@ -105,7 +109,7 @@ class MouthObserver:
         """Start a video."""
         self._item, self._info = item, info
         self._frames = _Frames()
-        self.missing = {}
+        self.missing, self.probed = {}, {}
 
     def update(self, pair: FramePair) -> None:
         """Take the next frame."""
@@ -124,7 +128,12 @@ class MouthObserver:
         """
         if not self._frames.any_face:
             raise NotScorableError("no face was found in the video")
-        return {**self._frames.motion(), **self._against_reference(), **self._against_sound()}
+        sounds = self.sounds.sounds_for(self._unshifted())
+        own, reason = self._against(sounds.pop(OWN))
+        if reason:
+            self._without(SOUND_KEYS, reason)
+        self.probed = {name: values for name, sound in sounds.items() if (values := self._against(sound)[0])}
+        return {**self._frames.motion(), **self._against_reference(), **own}
 
     def _against_reference(self) -> dict[str, float]:
         keys = (*LandmarkDistance.names, "aperture_r")
@@ -141,21 +150,21 @@ class MouthObserver:
             self._without(("aperture_r",), str(error))
         return values
 
-    def _against_sound(self) -> dict[str, float]:
-        keys = ("aperture_audio_r", "aperture_audio_lag")
+    def _unshifted(self) -> VideoItem:
+        """The item without its known shifts, which are there to probe the judge."""
+        probes = {k: sound for k, sound in self._item.probes.items() if not k.startswith(SHIFTED)}
+        return replace(self._item, probes=probes)
+
+    def _against(self, sound: Waveform | UserError) -> tuple[dict[str, float], str]:
+        """How the mouth follows a sound, or why that cannot be said."""
         apertures, fps = self._frames.apertures, self._info.fps
         try:
-            levels = loudness(self._sound(), fps, len(apertures), WAV2LIP.sample_rate)
-            fit = sound_fit(apertures, levels, fps)
+            if isinstance(sound, UserError):
+                raise sound
+            fit = sound_fit(apertures, loudness(sound, fps, len(apertures), WAV2LIP.sample_rate), fps)
         except UserError as error:
-            return self._without(keys, " ".join(str(error).split()))
-        return {"aperture_audio_r": fit.r, "aperture_audio_lag": fit.lag}
-
-    def _sound(self) -> Waveform:
-        sound = self.sounds.sounds_for(replace(self._item, probes={}))[OWN]
-        if isinstance(sound, UserError):
-            raise sound
-        return sound
+            return {}, " ".join(str(error).split())
+        return dict(zip(SOUND_KEYS, (fit.r, float(fit.lag)), strict=True)), ""
 
     def _without(self, keys: tuple[str, ...], reason: str) -> dict[str, float]:
         self.missing.update(dict.fromkeys(keys, reason))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from lipsync.errors import DataError, MediaError, NoFaceError, NotScorableError
+from lipsync.errors import DataError, MediaError, NoFaceError, NotScorableError, UserError
 from lipsync.evaluation.columns import Family
-from lipsync.evaluation.inputs import VideoItem
+from lipsync.evaluation.inputs import VideoItem, printable
 from lipsync.evaluation.journal import Journal
 from lipsync.evaluation.protocols import EvaluationProtocol
-from lipsync.evaluation.results import SystemResult, VideoResult
-from lipsync.evaluation.sounds import SoundShelf
-from lipsync.evaluation.sync import SHIFTED, SyncReading, one_line, read_sync
+from lipsync.evaluation.results import SystemResult, Value, VideoResult
+from lipsync.evaluation.sounds import OWN, SoundShelf
+from lipsync.evaluation.sync import SHIFTED, SyncReading, one_line, read_sync, sound_notes
 from lipsync.evaluation.systems import Plan
-from lipsync.evaluation.visual import SetObserver, VisualPass
+from lipsync.evaluation.visual import Measured, VisualPass
 from lipsync.media.probe import probe
 from lipsync.metrics.judges import Judge
 from lipsync.types import VideoInfo, Waveform
@@ -76,7 +76,7 @@ class Evaluator:
             if self.progress is not None:
                 self.progress(f"score {plan.name}", done, len(plan.items))
         names = [result.name for result in rows[plan.name] if result.reason is None]
-        aggregates, notes = self._aggregates(plan.name, names)
+        aggregates, notes = ({}, []) if self.visual is None else self.visual.aggregates(plan.name, names)
         own = SystemResult(
             plan.name, plan.label, plan.about, rows.pop(plan.name), aggregates, [*plan.notes, *notes]
         )
@@ -99,77 +99,68 @@ class Evaluator:
                 failure = one_line(error)
         if info is None:
             return {item.system: _unreadable(item, self._families(), failure or "")}
-        readings = self._sync(item, shelf)
+        readings = self._sync(item, info, shelf)
         own = readings.pop(item.system)
-        values = {**own.values}
+        seen = Measured({}, {}, None) if self.visual is None else self.visual.measure(item, info)
         reasons: dict[Family, str] = {} if own.reason is None else {"sync": own.reason}
-        thumbnail = None
-        if self.visual is not None:
-            seen, missing, thumbnail = self.visual.measure(item, info)
-            values |= seen
-            reasons |= missing
-        values |= {
-            "fps": float(info.fps),
-            "width": info.width,
-            "height": info.height,
-            "n_frames": info.frame_count,
-            "duration": info.duration,
-        }
-        results = {
-            item.system: VideoResult(
-                item.name,
-                str(item.path),
-                values,
-                reasons,
-                reference=None if item.reference is None else str(item.reference),
-                notes=own.notes,
-                thumbnail=thumbnail,
-                **own.details,
-            )
-        }
-        return results | {system: _probed(item, reading) for system, reading in readings.items()}
+        result = VideoResult(
+            item.name,
+            printable(str(item.path)),
+            {**own.values, **seen.values, **_facts(info)},
+            {**reasons, **{family: printable(reason) for family, reason in seen.reasons.items()}},
+            reference=None if item.reference is None else printable(str(item.reference)),
+            notes=(*own.notes, *map(printable, seen.notes)),
+            thumbnail=seen.thumbnail,
+            **own.details,
+        )
+        probed = {system: _probed(item, reading) for system, reading in readings.items()}
+        return {item.system: result} | probed
 
-    def _sync(self, item: VideoItem, shelf: SoundShelf) -> dict[str, SyncReading]:
+    def _sync(self, item: VideoItem, info: VideoInfo, shelf: SoundShelf) -> dict[str, SyncReading]:
         if self.judge is None:
             return {item.system: SyncReading()}
+        sounds = shelf.sounds_for(item)
         try:
-            return read_sync(item, self.judge, self.protocol, shelf.sounds_for(item))
+            readings = read_sync(item, self.judge, self.protocol, sounds)
         except PER_VIDEO as error:
             systems = [item.system, *dict.fromkeys(name.partition(":")[0] for name in item.probes)]
             return {system: SyncReading(reason=one_line(error)) for system in systems}
+        own, sound = readings[item.system], sounds[OWN]
+        if own.reason is None and not isinstance(sound, UserError):
+            notes = (*own.notes, *sound_notes(sound, info.duration))
+            readings[item.system] = replace(own, notes=notes)
+        return readings
 
     def _load_sound(self, path: Path) -> Waveform:
         if self.judge is None:
             raise ValueError("no judge, so no sound is asked for")
         return self.protocol.load_sound(path, self.judge)
 
-    def _aggregates(self, system: str, names: Sequence[str]) -> tuple[dict[str, float], list[str]]:
-        """Values that only the set of videos has, and remarks on them."""
-        values: dict[str, float] = {}
-        notes: list[str] = []
-        for observer in self.visual.observers if self.visual is not None else ():
-            if isinstance(observer, SetObserver):
-                found, remarks = observer.aggregates(system, names)
-                values |= found
-                notes += remarks
-        return values, notes
-
     def _families(self) -> list[Family]:
         """Families of values that were asked for."""
-        families: list[Family] = ["sync"] if self.judge is not None else []
-        seen = () if self.visual is None else (observer.family for observer in self.visual.observers)
-        return [*families, *dict.fromkeys(seen)]
+        seen = () if self.visual is None else self.visual.families
+        return [*(("sync",) if self.judge is not None else ()), *seen]
+
+
+def _facts(info: VideoInfo) -> dict[str, Value]:
+    """Values of the family ``file``."""
+    return {
+        "fps": float(info.fps),
+        "width": info.width,
+        "height": info.height,
+        "n_frames": info.frame_count,
+        "duration": info.duration,
+    }
 
 
 def _unreadable(item: VideoItem, families: Iterable[Family], reason: str) -> VideoResult:
-    return VideoResult(item.name, str(item.path), {}, dict.fromkeys(families, reason))
+    return VideoResult(item.name, printable(str(item.path)), {}, dict.fromkeys(families, reason))
 
 
 def _probed(item: VideoItem, reading: SyncReading) -> VideoResult:
     reasons: dict[Family, str] = {} if reading.reason is None else {"sync": reading.reason}
-    return VideoResult(
-        item.name, str(item.path), reading.values, reasons, notes=reading.notes, **reading.details
-    )
+    path = printable(str(item.path))
+    return VideoResult(item.name, path, reading.values, reasons, notes=reading.notes, **reading.details)
 
 
 def check_output(folder: Path) -> None:

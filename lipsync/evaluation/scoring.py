@@ -1,4 +1,4 @@
-"""Score one clip, or any frames against any sound.
+"""Score one clip against its own sound or any others.
 
 The sound may be given apart from the video, which is how a clip is scored against its own speech shifted, or
 against silence; all sounds share one pass over the frames::
@@ -18,18 +18,13 @@ import numpy as np
 from torch import Tensor
 
 from lipsync.audio.spec import SAMPLES_PER_FRAME, SYNC_FRAMES
-from lipsync.errors import CheckpointError, NotScorableError
+from lipsync.errors import NotScorableError
 from lipsync.evaluation.protocols import EvaluationProtocol
 from lipsync.evaluation.segments import Segment
-from lipsync.metrics.functional import (
-    MEDIAN_WINDOW,
-    SyncScore,
-    median_filter,
-    score_distances,
-    sync_distances,
-)
-from lipsync.metrics.judges import Judge, features
-from lipsync.types import Image, Waveform
+from lipsync.metrics.functional import MEDIAN_WINDOW, SyncScore, median_filter, score_distances
+from lipsync.metrics.judges import Judge
+from lipsync.metrics.stretches import stretch_distances
+from lipsync.types import Waveform
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +83,6 @@ class ClipScore:
         return self.tracks if self.pooling == "mean" else (self.best,)
 
 
-def score_frames(frames: Iterable[Image], waveform: Waveform, judge: Judge) -> tuple[SyncScore, int]:
-    """Score crops against sound.
-
-    Args:
-        frames: ``(S, S, 3)`` uint8 BGR crops as the judge wants them, consumed once.
-        waveform: ``(N,)`` float32 at 16 kHz; sample 0 belongs to the first frame.
-        judge: Embeds both.
-
-    Returns:
-        The score and the number of windows behind it.
-
-    Raises:
-        NotScorableError: Too few frames or too little sound.
-        CheckpointError: The judge's features are not finite.
-    """
-    video, audio = features(judge, frames, waveform)
-    _check(judge, video, audio)
-    distances = sync_distances(video, audio, judge.vshift, padding=judge.padding)
-    return score_distances(distances), len(distances)
-
-
 def score_clip(
     video_path: Path | str,
     judge: Judge,
@@ -145,7 +119,7 @@ def score_sounds(
 
     Args:
         path: Any container PyAV reads.
-        judge: Embeds every stretch once, and every sound.
+        judge: Embeds every stretch once, and what the sounds have in common.
         protocol: Chooses the crops.
         sounds: ``(N,)`` float32 at 16 kHz starting with the first frame; a file's own sound comes from
             ``protocol.load_sound``.
@@ -162,50 +136,40 @@ def score_sounds(
     tracks: dict[str, list[TrackScore]] = {name: [] for name in sounds}
     skipped: dict[str, list[str]] = {name: [] for name in sounds}
     for segment in protocol.segments(path, judge, -(-longest // SAMPLES_PER_FRAME)):
-        video = _look(segment, judge)
-        for name, sound in sounds.items():
-            found = _score(video, segment.sound(sound), segment.start, judge, protocol)
+        for name, found in zip(sounds, _scores(segment, judge, protocol, sounds.values()), strict=True):
             if isinstance(found, NotScorableError):
                 skipped[name].append(f"stretch at frame {segment.start}: {found}")
             else:
                 tracks[name].append(found)
-    notes = protocol.notes(path)
+    notes = protocol.notes(path, judge)
     return {name: _clip(tracks[name], skipped[name], protocol, notes) for name in sounds}
 
 
-def _look(segment: Segment, judge: Judge) -> Tensor | NotScorableError:
+def _scores(
+    segment: Segment, judge: Judge, protocol: EvaluationProtocol, sounds: Iterable[Waveform]
+) -> list[TrackScore | NotScorableError]:
+    """The score of one stretch against every sound, or the reason why there is none."""
+    heard = [segment.sound(sound) for sound in sounds]
+    drop = 1 if protocol.drops_last_window and judge.kind == "lse" else 0
     try:
-        return judge.look(segment.frames)
+        compared = stretch_distances(judge, segment.frames, heard, padding=protocol.padding, drop=drop)
     except NotScorableError as error:
-        return error
-
-
-def _score(
-    video: Tensor | NotScorableError,
-    sound: Waveform,
-    start: int,
-    judge: Judge,
-    protocol: EvaluationProtocol,
-) -> TrackScore | NotScorableError:
-    """The score of one stretch against one sound, or the reason why there is none."""
-    if isinstance(video, NotScorableError):
-        return video
-    try:
-        audio = judge.hear(sound, len(video))
-    except NotScorableError as error:
-        return error
-    _check(judge, video, audio)
-    rows = min(len(video), len(audio))
-    if protocol.drops_last_window and judge.kind == "lse":
-        rows -= 1
+        return [error] * len(heard)
     needed = max(1, protocol.least_pairs and judge.vshift + protocol.least_pairs)
+    return [
+        item if isinstance(item, NotScorableError) else _score(item, segment.start, needed)
+        for item in compared
+    ]
+
+
+def _score(distances: Tensor, start: int, needed: int) -> TrackScore | NotScorableError:
+    """The score of one stretch against one sound, or the reason why there is none."""
+    rows = len(distances)
     if rows < needed:
         return NotScorableError(
             f"picture and sound last {rows + SYNC_FRAMES - 1} frames together, at least "
             f"{needed + SYNC_FRAMES - 1} are needed"
         )
-    padding = judge.padding if protocol.padding is None else protocol.padding
-    distances = sync_distances(video[:rows], audio[:rows], judge.vshift, padding=padding)
     score = score_distances(distances)
     first, curve = _curve(distances, score)
     return TrackScore(start, rows, score, curve, start + first)
@@ -227,8 +191,3 @@ def _clip(
         return NotScorableError("; ".join(skipped) if skipped else protocol.nothing_found())
     ordered = tuple(sorted(tracks, key=lambda track: track.start))
     return ClipScore(ordered, tuple(skipped), protocol.pooling, notes)
-
-
-def _check(judge: Judge, video: Tensor, audio: Tensor) -> None:
-    if not (video.isfinite().all() and audio.isfinite().all()):
-        raise CheckpointError(f"judge {judge.name}: its features are not finite; the weights are damaged")

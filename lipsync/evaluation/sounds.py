@@ -18,6 +18,8 @@ from lipsync.types import Waveform
 
 OWN = "own"
 """Key of the sound that a video's own row is scored against."""
+SHIFTED = "shifted"
+"""Beginning of the keys of known shifts."""
 SAMPLES_PER_FRAME = WAV2LIP.sample_rate // TRAINING_FPS
 """640: a frame of 40 ms at 16 kHz."""
 _KEPT_SAMPLES = 30_000_000

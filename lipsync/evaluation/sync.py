@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from lipsync.audio.spec import WAV2LIP
 from lipsync.errors import UserError
-from lipsync.evaluation.inputs import VideoItem
+from lipsync.evaluation.inputs import VideoItem, printable
 from lipsync.evaluation.protocols import EvaluationProtocol
 from lipsync.evaluation.results import Value
 from lipsync.evaluation.scoring import ClipScore, score_sounds
@@ -18,6 +21,10 @@ from lipsync.types import Waveform
 SHIFTED = "shifted"
 KEYS = {"lse": ("lse_d", "lse_c"), "expert": ("expert_d", "expert_c")}
 """Names of distance and confidence by the kind of judge."""
+_SILENT = 2.0**-15
+"""Below one step of 16 bits."""
+_SHORT = 0.2
+"""Seconds of missing sound that are worth a note: a window of five frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,22 @@ def _shift_reading(shifts: Mapping[int, ClipScore | UserError]) -> SyncReading:
     )
 
 
+def sound_notes(waveform: Waveform, seconds: float) -> tuple[str, ...]:
+    """What the reader must know of a video's own sound.
+
+    Args:
+        waveform: ``(N,)`` at 16 kHz in [-1, 1].
+        seconds: The video lasts; 0 if that is unknown.
+    """
+    found = []
+    if float(np.abs(waveform).max(initial=0.0)) < _SILENT:
+        found.append("the sound is digital silence, so sync scores mean nothing")
+    missing = seconds - waveform.size / WAV2LIP.sample_rate
+    if missing > _SHORT:
+        found.append(f"the sound ends {missing:.1f} s before the picture; sync is scored up to there")
+    return tuple(found)
+
+
 def one_line(error: UserError) -> str:
     """The reason of a missing score, as reports show it."""
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))

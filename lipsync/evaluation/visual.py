@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from lipsync.errors import NotScorableError
 from lipsync.evaluation.columns import Column, Family
@@ -24,6 +24,8 @@ from lipsync.types import Face, Image, VideoInfo
 __all__ = ["FramePair", "Measured", "Observer", "Pairing", "SetObserver", "VisualPass", "needs_faces"]
 
 NO_DETECTOR = "no face detector; give detector=default"
+UNPAIRED = ("no reference", "the reference")
+"""How reasons begin that say that there is no reference to pair frames with."""
 REFERENCE_FRAMES = Column(
     *("n_frames_reference", "frames of the reference", "image"),
     digits=0,
@@ -35,15 +37,26 @@ Pairing: TypeAlias = Literal["none", "person", "frames"]
 ``person``: it shows the same person, whatever is said and at whatever size and rate; ``none``: it is shown
 where its frames can be paired or where it is known to say something else, and not missed otherwise."""
 
-Measured: TypeAlias = tuple[dict[str, float], dict[Family, str], str | None]
-"""Values by column key; why values of a family are missing; a thumbnail, JPEG in base64."""
+
+class Measured(NamedTuple):
+    """What was found of one video."""
+
+    values: dict[str, float]
+    """By column key."""
+    reasons: dict[Family, str]
+    """Why values of a family are missing."""
+    thumbnail: str | None
+    """JPEG in base64."""
+    notes: tuple[str, ...] = ()
+    """Why single values of a family that has others are missing."""
 
 
 class Observer(Protocol):
     """Measures one family of values. Called ``begin, update, update, ..., finish`` for every video.
 
-    Two further attributes may be there: ``needs_faces: bool`` (default True: without a face detector the
-    observer is not asked) and ``pairing:`` :data:`Pairing` (default ``none``). With ``person`` and ``frames``
+    Three further attributes may be there: ``needs_faces: bool`` (default True: without a face detector the
+    observer is not asked), ``pairing:`` :data:`Pairing` (default ``none``), and ``missing: Mapping[str,
+    str]``, after ``finish`` the reason by key of every column without a value. With ``person`` and ``frames``
     the observer is asked only about videos that have such a reference; the pass says why about the others.
     """
 
@@ -119,6 +132,26 @@ class VisualPass:
         found = {column.key: column for observer in self.observers for column in observer.columns}
         return (*found.values(), REFERENCE_FRAMES)
 
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """Families of the values, each once, in the order of the observers."""
+        return tuple(dict.fromkeys(observer.family for observer in self.observers))
+
+    def aggregates(self, system: str, names: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+        """Values that only the set of the videos ``names`` of a system has, and remarks on them.
+
+        Raises:
+            DataError: What was kept of a video is damaged.
+        """
+        values: dict[str, float] = {}
+        notes: list[str] = []
+        for observer in self.observers:
+            if isinstance(observer, SetObserver):
+                found, remarks = observer.aggregates(system, names)
+                values |= found
+                notes += remarks
+        return values, notes
+
     def measure(self, item: VideoItem, info: VideoInfo) -> Measured:
         """What the observers have to say about one video, of whose file ``info`` tells.
 
@@ -132,7 +165,7 @@ class VisualPass:
                 return self._show(item, info, comparison)
             except SourceLostError as lost:
                 if lost.source == "video":
-                    return {}, {observer.family: str(lost) for observer in self.observers}, None
+                    return Measured({}, dict.fromkeys(self.families, str(lost)), None)
                 comparison = comparison.without(lost)
 
     def _show(self, item: VideoItem, info: VideoInfo, comparison: Comparison) -> Measured:
@@ -152,12 +185,14 @@ class VisualPass:
                     break
             _show_rest(pairs, [watcher.observer for watcher in watchers if watcher.reason is None])
         values: dict[str, float] = {}
+        notes: list[str] = []
         for watcher in watchers:
             values.update(watcher.finish())
             reasons.add(watcher.observer.family, watcher.reason or "")
+            notes += watcher.notes()
         if comparison.comparable:
             values[REFERENCE_FRAMES.key] = pairs.reference_frames
-        return values, reasons.joined(), thumbnail.encoded()
+        return Measured(values, reasons.joined(), thumbnail.encoded(), tuple(notes))
 
     def _obstacle(self, observer: Observer, item: VideoItem, comparison: Comparison) -> str | None:
         """Why an observer is not asked about a video, empty where that goes without saying; None if it is."""
@@ -183,6 +218,7 @@ class _Watcher:
         self.reason: str | None = None
         useful = _pairing(observer) == "person" or comparison.comparable or not item.paired
         self._sees_reference = comparison.reference is not None and useful
+        self._pairs = comparison.comparable
         shown = item if self._sees_reference else dataclasses.replace(item, reference=None)
         try:
             observer.begin(shown, info)
@@ -203,6 +239,19 @@ class _Watcher:
             except NotScorableError as error:
                 self._give_up(error)
         return {}
+
+    def notes(self) -> list[str]:
+        """Which columns have no value, and why; those of one reason together.
+
+        Not where frames cannot be paired: that holds for whole rows, or the values that need it say so.
+        """
+        if self.reason is not None:
+            return []
+        by_reason: dict[str, list[str]] = {}
+        for key, why in getattr(self.observer, "missing", {}).items():
+            if self._pairs or not why.startswith(UNPAIRED):
+                by_reason.setdefault(why, []).append(key)
+        return [f"{', '.join(keys)}: {why}" for why, keys in by_reason.items()]
 
     def _give_up(self, error: NotScorableError) -> None:
         self.reason = " ".join(str(error).split())

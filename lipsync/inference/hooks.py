@@ -6,7 +6,17 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 
 class Hook(Protocol):
@@ -16,8 +26,19 @@ class Hook(Protocol):
         """``completed`` of ``total`` items (None: not known yet) of ``step`` are done."""
 
 
+class RateColumn(ProgressColumn):
+    """Items a second, or a minute where they take longer; nothing while the rate is not known."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of a step."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{speed * 60:.1f}/min")
+
+
 class ProgressHook:
-    """A progress bar per step on stderr, drawn only where stderr is a terminal.
+    """A progress bar per step on stderr with count, rate and time left, drawn only in a terminal.
 
     Usage::
 
@@ -31,6 +52,7 @@ class ProgressHook:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            RateColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,

@@ -19,6 +19,9 @@ VSHIFT = 15
 MEDIAN_WINDOW = 9
 """Frames of the median filter of the frame-wise confidence."""
 
+JOINED = 32
+"""Blocks of distances kept apart: many small ones, between large ones that come and go, fragment memory."""
+
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 Features: TypeAlias = Tensor | FloatArray
 
@@ -84,13 +87,79 @@ def sync_distances(
     rows = min(len(video), len(audio))
     if rows == 0:
         raise ValueError("no feature rows to compare")
-    video, audio = video[:rows], audio[:rows].to(video)
-    padded = torch.nn.functional.pad(audio, (0, 0, vshift, vshift), value=padding)
+    padded = torch.nn.functional.pad(audio[:rows].to(video), (0, 0, vshift, vshift), value=padding)
+    return block_distances(video[:rows], padded)
+
+
+def block_distances(video: Tensor, audio: Tensor) -> Tensor:
+    """Distances of consecutive video rows to the audio rows around each.
+
+    Args:
+        video: ``(n, D)``.
+        audio: ``(n + 2 * vshift, D)``, from ``vshift`` rows before the first video row to ``vshift`` after
+            the last.
+
+    Returns:
+        ``(n, 2 * vshift + 1)``; column ``vshift`` belongs to the audio row of the same time.
+    """
+    rows = len(video)
     columns = [
-        torch.linalg.vector_norm(video - padded[shift : shift + rows] + 1e-6, dim=1)
-        for shift in range(2 * vshift + 1)
+        torch.linalg.vector_norm(video - audio[shift : shift + rows] + 1e-6, dim=1)
+        for shift in range(len(audio) - rows + 1)
     ]
     return torch.stack(columns, dim=1)
+
+
+class DistanceStream:
+    """:func:`sync_distances` of rows that come in blocks; of the features only the last few are kept.
+
+    Args:
+        vshift: Largest shift in rows.
+        padding: As for :func:`sync_distances`.
+        drop: This many rows at the end of both sides are left out, as though they had not been there.
+    """
+
+    def __init__(self, vshift: int = VSHIFT, *, padding: float = 0.0, drop: int = 0) -> None:
+        self.vshift, self.padding, self.drop = vshift, padding, drop
+        self._video: Tensor | None = None
+        self._audio: Tensor | None = None
+        self._distances: list[Tensor] = []
+
+    def push(self, video: Tensor, audio: Tensor) -> None:
+        """The next rows of both sides, ``(n, D)`` each, row by row of the same time.
+
+        Raises:
+            ValueError: The shapes differ.
+        """
+        if video.shape != audio.shape or video.ndim != 2:
+            raise ValueError(f"rows must be (n, D) twice, not {tuple(video.shape)} and {tuple(audio.shape)}")
+        audio = audio.to(video)
+        if self._video is None or self._audio is None:
+            self._video, self._audio = video, torch.cat([self._beyond(audio), audio])
+        else:
+            self._video, self._audio = torch.cat([self._video, video]), torch.cat([self._audio, audio])
+        # What lies ahead of the later rows is not known yet.
+        self._compare(self._video, self._audio, len(self._video) - self.vshift - self.drop)
+
+    def finish(self) -> Tensor:
+        """``(rows, 2 * vshift + 1)`` of all rows; to be called once, at the end."""
+        if self._video is not None and self._audio is not None:
+            kept = self._audio[: len(self._audio) - self.drop]
+            padded = torch.cat([kept, self._beyond(self._audio)])
+            self._compare(self._video, padded, len(self._video) - self.drop)
+        found, self._distances = self._distances, []
+        return torch.cat(found) if found else torch.empty(0, 2 * self.vshift + 1)
+
+    def _compare(self, video: Tensor, audio: Tensor, count: int) -> None:
+        """Turn the first ``count`` rows into distances and let go of what no later row needs."""
+        if count > 0:
+            self._distances.append(block_distances(video[:count], audio[: count + 2 * self.vshift]))
+            if len(self._distances) == JOINED:
+                self._distances = [torch.cat(self._distances)]
+            self._video, self._audio = video[count:].clone(), audio[count:].clone()
+
+    def _beyond(self, audio: Tensor) -> Tensor:
+        return audio.new_full((self.vshift, audio.shape[1]), self.padding)
 
 
 def score_distances(distances: Tensor) -> SyncScore:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -17,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from lipsync.audio.mel import log_mel
-from lipsync.audio.mfcc import mfcc
-from lipsync.audio.spec import MEL_STEPS, SAMPLES_PER_FRAME, SYNC_FRAMES
+from lipsync.audio.mfcc import N_COEFFICIENTS, STEP, mfcc
+from lipsync.audio.spec import MEL_STEPS, SAMPLES_PER_FRAME, SYNC_FRAMES, WAV2LIP
 from lipsync.audio.windows import training_start
-from lipsync.errors import CheckpointError, NotScorableError
-from lipsync.metrics.functional import VSHIFT, SyncScore, score_distances, sync_distances
+from lipsync.errors import NotScorableError
+from lipsync.metrics.functional import VSHIFT
 from lipsync.models.lse_folded import FoldedLSESyncNet, Precision
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.models.syncnet import SyncNet, lower_half_windows
@@ -38,6 +37,8 @@ MFCC_STEPS = 20
 MFCC_PER_FRAME = 4
 MFCC_REACH = 240
 """Samples behind the end of a frame that its last column of features looks at (400 long, 160 apart)."""
+MEL_MARGIN = 3
+"""Columns of mel that the end of a sound changes."""
 
 
 class Judge(Protocol):
@@ -59,54 +60,35 @@ class Judge(Protocol):
         """Side of the crops in pixels."""
         ...
 
-    def look(self, frames: Iterable[Image]) -> Tensor:
-        """``(V, D)``: row i stands for the five frames from frame i on.
+    def look(self, frames: Iterable[Image]) -> Iterator[Tensor]:
+        """Blocks ``(n, D)`` of rows, as frames come in: row i stands for the five frames from frame i on.
 
         Raises:
-            NotScorableError: Too few frames.
+            NotScorableError: Too few frames; when they are used up.
         """
         ...
 
-    def hear(self, waveform: Waveform, rows: int) -> Tensor:
-        """``(A, D)``: row i stands for the sound of the same time as row i of :meth:`look`, up to ``rows``.
+    def windows(self, waveform: Waveform, start: int, stop: int, *, last: bool = False) -> Tensor:
+        """``(n, ...)``: what :meth:`hear` wants for the rows ``start`` to ``stop`` of a sound.
 
-        Frame i is taken to begin ``i / 25`` seconds after the first sample. There are fewer rows than asked
-        for where the sound ends earlier.
+        Row i is the sound of the same time as row i of :meth:`look`; frame i is taken to begin ``i / 25``
+        seconds after the first sample. There are fewer rows than asked for where the sound ends earlier.
+        Equal windows have equal rows.
+
+        Args:
+            waveform: ``(N,)`` at 16 kHz, the whole sound.
+            start: First row.
+            stop: Row after the last one.
+            last: The picture ends with these rows, so an expert hears nothing behind them.
 
         Raises:
-            NotScorableError: Too little sound.
+            NotScorableError: The whole sound is too short.
         """
         ...
 
-
-def features(judge: Judge, frames: Iterable[Image], waveform: Waveform) -> tuple[Tensor, Tensor]:
-    """Both embeddings of a stretch, ``(V, D)`` each: every window that has both picture and sound.
-
-    Frames beyond the end of the sound are not read.
-
-    Raises:
-        NotScorableError: Too few frames or too little sound.
-    """
-    try:
-        video = judge.look(islice(frames, len(waveform) // SAMPLES_PER_FRAME))
-    except NotScorableError:
-        judge.hear(waveform, 2 * judge.vshift)  # where the sound is too short, that is the reason to give
-        raise
-    audio = judge.hear(waveform, len(video))
-    return video[: len(audio)], audio
-
-
-def sync_score(judge: Judge, frames: Iterable[Image], waveform: Waveform) -> SyncScore:
-    """Distance, confidence and offset of a stretch, both embedded by ``judge``.
-
-    Raises:
-        NotScorableError: Too few frames or too little sound.
-        CheckpointError: The features are not finite.
-    """
-    video, audio = features(judge, frames, waveform)
-    if not (video.isfinite().all() and audio.isfinite().all()):
-        raise CheckpointError(f"judge {judge.name}: its features are not finite; the weights are damaged")
-    return score_distances(sync_distances(video, audio, judge.vshift, padding=judge.padding))
+    def hear(self, windows: Tensor) -> Tensor:
+        """Windows -> ``(n, D)``."""
+        ...
 
 
 class _NetworkJudge(Generic[Network]):
@@ -138,27 +120,37 @@ class _NetworkJudge(Generic[Network]):
         self.chunk = chunk
 
     @torch.inference_mode()
-    def look(self, frames: Iterable[Image]) -> Tensor:
+    def look(self, frames: Iterable[Image]) -> Iterator[Tensor]:
         """See :class:`Judge`; frames ``(size, size, 3)``."""
-        video = [self._look(block) for block in _blocks(frames, self.chunk)]
-        windows = sum(map(len, video))
+        windows = 0
+        for block in _blocks(frames, self.chunk):
+            rows = self._look(block)
+            windows += len(rows)
+            yield rows
         if windows < self.least:
             seen = windows + SYNC_FRAMES - 1 if windows else "fewer than 5"
             raise NotScorableError(f"only {seen} consecutive frames, at least {self._needed} are needed")
-        return torch.cat(video)
 
-    def _audible(self, waveform: Waveform, rows: int) -> Waveform:
-        """The sound of the frames behind ``rows`` windows, in whole frames.
+    @torch.inference_mode()
+    def hear(self, windows: Tensor) -> Tensor:
+        """See :class:`Judge`."""
+        with _exact(self.device):
+            return torch.cat(
+                [self._hear(part.unsqueeze(1).to(self.device)).cpu() for part in windows.split(HEARD)]
+            )
+
+    def _rows_of(self, waveform: Waveform) -> int:
+        """Windows that the sound lasts.
 
         Raises:
             NotScorableError: It is too short.
         """
-        frames = min(rows + SYNC_FRAMES - 1, len(waveform) // SAMPLES_PER_FRAME)
+        frames = len(waveform) // SAMPLES_PER_FRAME
         if frames < self._needed:
             raise NotScorableError(
                 f"sound lasts {frames} frames of 40 ms, at least {self._needed} are needed"
             )
-        return waveform[: frames * SAMPLES_PER_FRAME]
+        return frames - SYNC_FRAMES + 1
 
     @property
     def _needed(self) -> int:
@@ -166,6 +158,10 @@ class _NetworkJudge(Generic[Network]):
 
     def _look(self, block: list[Image]) -> Tensor:
         """``N`` frames -> ``(N - 4, D)``."""
+        raise NotImplementedError
+
+    def _hear(self, windows: Tensor) -> Tensor:
+        """``(n, 1, height, width)`` -> ``(n, D)``."""
         raise NotImplementedError
 
 
@@ -200,24 +196,26 @@ class SyncNetJudge(_NetworkJudge[FoldedLSESyncNet]):
     ) -> None:
         super().__init__(FoldedLSESyncNet(network, precision), name, sha256, device, chunk=chunk)
 
-    @torch.inference_mode()
-    def hear(self, waveform: Waveform, rows: int) -> Tensor:
-        """See :class:`Judge`; rows of 1024 numbers, not normalised."""
-        length = len(self._audible(waveform, rows))
-        rows = length // SAMPLES_PER_FRAME - SYNC_FRAMES + 1
-        # The features of the last 10 ms of a frame reach beyond it, into silence where the sound ends there.
-        sound = np.pad(waveform[: length + MFCC_REACH], (0, max(0, length + MFCC_REACH - len(waveform))))
+    def windows(self, waveform: Waveform, start: int, stop: int, *, last: bool = False) -> Tensor:
+        """See :class:`Judge`; ``(n, 13, 20)``, rows of 1024 numbers that are not normalised."""
+        del last  # the features of the last 10 ms of a frame reach beyond it
+        stop = min(stop, self._rows_of(waveform))
+        if stop <= start:
+            return torch.empty(0, N_COEFFICIENTS, MFCC_STEPS)
+        # Pre-emphasis needs the sample before, so one column more; silence follows where the sound ends.
+        begin = max(0, start * SAMPLES_PER_FRAME - STEP)
+        end = (stop + SYNC_FRAMES - 1) * SAMPLES_PER_FRAME + MFCC_REACH
+        sound = np.pad(waveform[begin:end], (0, max(0, end - len(waveform))))
         coefficients = mfcc(np.clip(np.rint(sound * 32768.0), -32768, 32767).astype(np.int16))
-        # (windows, 13, 20)
-        windows = torch.from_numpy(coefficients).unfold(0, MFCC_STEPS, MFCC_PER_FRAME)[:rows]
-        with _exact(self.device):
-            return torch.cat(
-                [self.network.hear(part.to(self.device)).cpu() for part in windows.unsqueeze(1).split(HEARD)]
-            )
+        columns = torch.from_numpy(coefficients)[start * MFCC_PER_FRAME - begin // STEP :]
+        return columns.unfold(0, MFCC_STEPS, MFCC_PER_FRAME)[: stop - start]
 
     def _look(self, block: list[Image]) -> Tensor:
         with _exact(self.device):
             return self.network.look(torch.from_numpy(np.stack(block)).to(self.device)).cpu()
+
+    def _hear(self, windows: Tensor) -> Tensor:
+        return self.network.hear(windows)
 
 
 class ExpertJudge(_NetworkJudge[SyncNet]):
@@ -261,14 +259,17 @@ class ExpertJudge(_NetworkJudge[SyncNet]):
         """Side of the crops in pixels: what the network was built for."""
         return self.network.image_size
 
-    @torch.inference_mode()
-    def hear(self, waveform: Waveform, rows: int) -> Tensor:
-        """See :class:`Judge`; rows of unit length."""
-        sound = self._audible(waveform, rows)
-        mel = torch.from_numpy(log_mel(sound))
-        windows = len(sound) // SAMPLES_PER_FRAME - SYNC_FRAMES + 1
-        starts = [start for i in range(windows) if (start := training_start(i)) + MEL_STEPS <= mel.shape[1]]
-        return torch.cat([self._hear(mel, starts[i : i + HEARD]) for i in range(0, len(starts), HEARD)])
+    def windows(self, waveform: Waveform, start: int, stop: int, *, last: bool = False) -> Tensor:
+        """See :class:`Judge`; ``(n, 80, 16)``, rows of unit length."""
+        rows = self._rows_of(waveform)
+        stop = min(stop, rows)
+        if stop <= start:
+            return torch.empty(0, WAV2LIP.n_mels, MEL_STEPS)
+        starts = [training_start(row) for row in range(start, stop)]
+        first, end = max(0, starts[0] - MEL_MARGIN), (starts[-1] + MEL_STEPS + MEL_MARGIN) * WAV2LIP.hop
+        whole = ((stop if last else rows) + SYNC_FRAMES - 1) * SAMPLES_PER_FRAME
+        mel = torch.from_numpy(log_mel(waveform[first * WAV2LIP.hop : min(end, whole)]))
+        return torch.stack([mel[:, at - first : at - first + MEL_STEPS] for at in starts])
 
     def _look(self, block: list[Image]) -> Tensor:
         # (N, H, W, 3) -> windows (N - 4, 3, 5, H, W) in [0, 1]
@@ -277,10 +278,9 @@ class ExpertJudge(_NetworkJudge[SyncNet]):
         with _exact(self.device), self._autocast:
             return self.network.encode_face(lower_half_windows(windows)).cpu()
 
-    def _hear(self, mel: Tensor, starts: list[int]) -> Tensor:
-        windows = torch.stack([mel[:, start : start + MEL_STEPS] for start in starts]).unsqueeze(1)
-        with _exact(self.device), self._autocast:
-            return self.network.encode_audio(windows.to(self.device)).cpu()
+    def _hear(self, windows: Tensor) -> Tensor:
+        with self._autocast:
+            return self.network.encode_audio(windows)
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from lipsync.data.base_clip import BaseClip
 from lipsync.errors import ConfigError, NotScorableError
 from lipsync.metrics.functional import SyncScore
 from lipsync.metrics.judge_loading import load_judge
-from lipsync.metrics.judges import Judge, sync_score
+from lipsync.metrics.judges import Judge
 from lipsync.metrics.lse import LSE
+from lipsync.metrics.stretches import sync_score
 from lipsync.training.sample_video import WholeClips, clip_sound, generator_of
 from lipsync.types import Waveform
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from lipsync.audio.mel import log_mel
 from lipsync.metrics.judge_loading import load_judge
-from lipsync.metrics.judges import ExpertJudge, features
+from lipsync.metrics.judges import ExpertJudge
+from lipsync.metrics.stretches import features
 from lipsync.models.syncnet import SyncNet, lower_half_windows
 
 

@@ -7,9 +7,9 @@ import torch
 from lipsync.audio.mel import log_mel
 from lipsync.audio.mfcc import mfcc
 from lipsync.errors import CheckpointError, ConfigError, NotScorableError
-from lipsync.evaluation.scoring import score_frames
 from lipsync.metrics.judge_loading import load_judge
-from lipsync.metrics.judges import ExpertJudge, SyncNetJudge, _exact, features, sync_score
+from lipsync.metrics.judges import ExpertJudge, SyncNetJudge, _exact
+from lipsync.metrics.stretches import features, sync_score
 from lipsync.models.lse_folded import PRECISIONS
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.models.syncnet import SyncNet
@@ -91,10 +91,32 @@ def test_the_reason_is_the_side_that_is_too_short(syncnet):
 
 def test_sound_behind_the_last_frame_is_heard_where_there_is_some(syncnet):
     judge, sound = SyncNetJudge(syncnet), _sound(20)
-    long, short, cut = judge.hear(sound, 16), judge.hear(sound, 5), judge.hear(sound[: 9 * 640], 5)
+    ends = ((sound, 16), (sound, 5), (sound[: 9 * 640], 5))
+    long, short, cut = (judge.hear(judge.windows(heard, 0, rows, last=True)) for heard, rows in ends)
     torch.testing.assert_close(short, long[:5], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(cut[:4], short[:4], rtol=1e-5, atol=1e-4)
     assert (cut[4] - short[4]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["syncnet", "expert"])
+@pytest.mark.parametrize("samples", [40 * 640, 40 * 640 + 300])
+def test_windows_of_a_range_are_those_of_the_whole_sound(kind, samples, request):
+    network = request.getfixturevalue(kind)
+    judge = SyncNetJudge(network) if kind == "syncnet" else ExpertJudge(network)
+    sound = _sound(41)[:samples]
+    whole = judge.windows(sound, 0, 1000, last=True)
+    assert len(whole) == 36
+    for start, stop in ((0, 1), (0, 7), (1, 2), (5, 20), (20, 35), (34, 36), (35, 99)):
+        torch.testing.assert_close(judge.windows(sound, start, stop), whole[start:stop], rtol=1e-6, atol=1e-6)
+    assert len(judge.windows(sound, 36, 40)) == 0
+
+
+def test_an_expert_hears_nothing_behind_the_picture(expert):
+    judge, sound = ExpertJudge(expert), _sound(60)
+    open_end, end = (judge.windows(sound, 20, 30, last=last) for last in (False, True))
+    torch.testing.assert_close(end, judge.windows(sound[: 34 * 640], 20, 30))
+    torch.testing.assert_close(end[:-1], open_end[:-1])
+    assert (end[-1] - open_end[-1]).abs().max() > 1e-3
 
 
 def test_loud_sound_does_not_wrap_around(syncnet):
@@ -138,10 +160,13 @@ class _Echo:
         self.padding, self.delay = padding, delay
 
     def look(self, frames):
-        return torch.roll(self._rows(np.concatenate(list(frames))), -self.delay, 0)
+        yield from torch.roll(self._rows(np.concatenate(list(frames))), -self.delay, 0).split(9)
 
-    def hear(self, waveform, rows):
-        return self._rows(waveform)[:rows]
+    def windows(self, waveform, start, stop, *, last=False):
+        return self._rows(waveform)[start:stop]
+
+    def hear(self, windows):
+        return windows
 
     def _rows(self, waveform):
         return torch.from_numpy(waveform).reshape(-1, 640)[:, :16]
@@ -151,18 +176,21 @@ class _Echo:
 @pytest.mark.parametrize("delay", [-4, 0, 6])
 def test_scores_find_the_delay(delay, padding):
     sound = _sound(60)
-    score, windows = score_frames(np.split(sound, 60), sound, _Echo(padding, delay))
-    assert score.offset == -delay
-    assert windows == 60
+    assert sync_score(_Echo(padding, delay), np.split(sound, 60), sound).offset == -delay
 
 
 def test_broken_weights_are_named():
     class Broken(_Echo):
         def look(self, frames):
-            return torch.full((40, 16), torch.nan)
+            yield torch.full((40, 16), torch.nan)
 
-    with pytest.raises(CheckpointError, match="judge echo: its features are not finite"):
-        score_frames([], _sound(60), Broken())
+    class Deaf(_Echo):
+        def hear(self, windows):
+            return windows * torch.inf
+
+    for judge in (Broken(), Deaf()):
+        with pytest.raises(CheckpointError, match="judge echo: its features are not finite"):
+            sync_score(judge, np.split(_sound(60), 60), _sound(60))
 
 
 def test_judges_are_told_apart_by_their_weights(tmp_path, syncnet, expert):
@@ -199,16 +227,8 @@ def test_half_precision_judges_are_close(syncnet, expert, tmp_path):
     assert half.distance == pytest.approx(full.distance, rel=0.01)
     torch.save(syncnet.state_dict(), tmp_path / "a.model")
     judge = load_judge(tmp_path / "a.model", precision="bfloat16")
-    assert judge.look(_frames(6, 224)).dtype == torch.float32
+    (rows,) = judge.look(_frames(6, 224))
+    assert rows.dtype == torch.float32
     assert judge.network.dtype == torch.bfloat16
     with pytest.raises(ConfigError, match="precision=half: choose float32 or bfloat16"):
         load_judge(tmp_path / "a.model", precision="half")
-
-
-def test_broken_weights_give_no_score():
-    class Broken(_Echo):
-        def look(self, frames):
-            return torch.full((40, 16), torch.nan)
-
-    with pytest.raises(CheckpointError, match="judge echo: its features are not finite"):
-        sync_score(Broken(), [], _sound(60))

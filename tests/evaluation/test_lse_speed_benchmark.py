@@ -30,16 +30,25 @@ def test_both_sides_score_alike_and_every_figure_is_there(
     video, figures = make_video(tmp_path / "a.mp4", frames=14, size=(64, 64)), tmp_path / "figures.json"
     arguments = [str(video), "--seconds", "0.48", "--longer", "2", "--json", str(figures)]
     assert benchmark.main(arguments) == 0
-    literal, ours, half = json.loads(figures.read_text())["videos"]
+    rows = json.loads(figures.read_text())["videos"]
+    literal, ours, half, literal_many, ours_many, half_many = rows
+    assert [row["sounds"] for row in rows] == [1, 1, 1, 23, 23, 23]
     assert (literal["side"], ours["precision"], half["precision"]) == ("literal", "float32", "bfloat16")
     assert literal["frames"] == 12
     assert ours["distance"] == pytest.approx(literal["distance"], abs=0.01)
     assert ours["confidence"] == pytest.approx(literal["confidence"], abs=0.01)
     assert literal["ratio"] == 1
-    for row in (literal, ours, half):
+    assert literal_many["cpu"] == 23 * literal["cpu"]
+    assert literal_many["ratio"] == 1
+    for one, many in ((ours, ours_many), (half, half_many)):
+        assert many["distance"] == pytest.approx(one["distance"], abs=1e-5)
+        assert many["confidence"] == pytest.approx(one["confidence"], abs=1e-5)
+    for row in rows:
         assert min(row["cpu"], row["wall"], row["ratio"]) > 0
         assert {"memory", "memory_longer"} <= set(row)
-    assert capsys.readouterr().out.count("ours, ") == 2
+    printed = capsys.readouterr().out
+    assert printed.count("ours, ") == 4
+    assert printed.count(", 23 sounds") == 3
 
 
 def test_the_network_is_measured_in_both_precisions(

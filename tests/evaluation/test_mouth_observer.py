@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lipsync.evaluation.identity import IdentityObserver
 from lipsync.evaluation.inputs import Sound, VideoItem
 from lipsync.evaluation.mouth import MouthObserver
 from lipsync.evaluation.visual import FramePair, VisualPass
+from lipsync.faces.detector import AnnotatedDetector
 from lipsync.faces.landmarks import INNER_CORNERS, INNER_PAIRS, LandmarkNet
 from lipsync.faces.recognition import FaceRecognizer
 from lipsync.faces.yunet import YunetDetector
@@ -165,12 +167,28 @@ def test_a_real_clip_beside_itself_and_another(shared: Path):
     clip, other = folder / "bbaf2n.mp4", folder / "bbaf3s.mp4"
     info = probe(clip)
     assert info.fps == Fraction(25)
-    same, reasons, _ = watch.measure(VideoItem("a", clip, clip), info)
+    same, reasons, *_ = watch.measure(VideoItem("a", clip, clip), info)
     assert reasons == {}
     assert same["lmd"] == same["aperture_error"] == 0
     assert same["csim"] == pytest.approx(1)
     assert same["aperture_r"] == pytest.approx(1)
     assert {column.key for observer in observers for column in observer.columns} <= set(same)
-    differs, _, _ = watch.measure(VideoItem("a", clip, other), info)
+    differs, *_ = watch.measure(VideoItem("a", clip, other), info)
     assert differs["lmd_percent"] > 0.5
     assert 0.6 < differs["csim"] < 0.99
+
+
+def test_what_has_no_value_is_noted_with_the_video(
+    observer: MouthObserver, make_video, tmp_path: Path
+) -> None:
+    """That there is no reference goes without saying."""
+    for item in (
+        VideoItem("a", make_video(tmp_path / "a.mp4", 12, sound=False)),
+        VideoItem("b", make_video(tmp_path / "b.mp4", 12, sound=False), tmp_path / "a.mp4", paired=False),
+    ):
+        content = {"fps": "25/1", "faces": [[[8, 8, 56, 40, 0.9, None]]]}
+        item.path.with_name(f"{item.path.stem}.faces.json").write_text(json.dumps(content))
+        notes = VisualPass([observer], AnnotatedDetector()).measure(item, probe(item.path)).notes
+        assert len(notes) == 1
+        assert notes[0].startswith("aperture_audio_r, aperture_audio_lag: ")
+        assert notes[0].endswith("has no audio stream")

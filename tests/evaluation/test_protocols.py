@@ -84,6 +84,7 @@ def test_lrs_with_an_expert_scores_runs_of_faces(tmp_path, make_video, recorder)
     score = score_clip(path, judge, LrsProtocol(AnnotatedDetector()))
     assert [len(crops) for crops in judge.crops] == [60, 60]
     assert [track.start for track in score.tracks] == [0, 100]
+    assert score.notes == (), "read at 25 fps, sound and picture stay together"
     np.testing.assert_allclose(_levels(judge.crops[1]), 20 + np.arange(100, 160), atol=1.5)
     own = load_waveform(path)
     np.testing.assert_array_equal(judge.waveforms[1], own[100 * 640 :])

@@ -18,6 +18,7 @@ from lipsync.media.reader import VideoReader
 from lipsync.media.waveform import load_waveform
 from lipsync.media.writer import VideoWriter
 from lipsync.metrics.judges import SyncNetJudge
+from lipsync.metrics.stretches import features
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.types import Frame
 
@@ -37,8 +38,7 @@ def network(fill):
         net = fill(LSESyncNet(), key_gain={"netcnnlip.0.weight": 0.02, "netcnnaud.0.weight": 0.1})
         judge = SyncNetJudge(net)
         segment = next(protocol.segments(path, judge))
-        video = judge.look(list(segment.frames))
-        audio = judge.hear(segment.sound(protocol.load_sound(path, judge)), len(video))
+        video, audio = features(judge, segment.frames, segment.sound(protocol.load_sound(path, judge)))
         with torch.no_grad():
             for rows, layer in ((video, net.netfclip[3]), (audio, net.netfcaud[3])):
                 mean = rows.mean(dim=0)

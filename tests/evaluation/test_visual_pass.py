@@ -4,7 +4,9 @@ import base64
 import json
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import ClassVar
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from lipsync.evaluation.set_observers import set_observers
 from lipsync.evaluation.visual import FramePair, SetObserver, VisualPass
 from lipsync.faces.detector import AnnotatedDetector
 from lipsync.media.probe import probe
+from lipsync.media.provenance import Provenance
 from lipsync.media.reader import VideoReader
 from lipsync.media.writer import VideoWriter
 from lipsync.metrics.frechet import FrechetDistance, I3DFeatures
@@ -92,7 +95,7 @@ def make_textured():
 
 
 def _measure(observers, item, detector=None, **settings):
-    return VisualPass(observers, detector, **settings).measure(item, probe(item.path))
+    return VisualPass(observers, detector, **settings).measure(item, probe(item.path))[:3]
 
 
 def _images(path):
@@ -202,7 +205,7 @@ def test_an_unreadable_video_costs_everything(tmp_path, make_video):
     good = make_video(tmp_path / "a.mp4", 6)
     info = probe(good)
     good.write_bytes(good.read_bytes()[:100])
-    values, reasons, thumbnail = VisualPass([Watcher(), PictureComparison("frame")]).measure(
+    values, reasons, thumbnail, _ = VisualPass([Watcher(), PictureComparison("frame")]).measure(
         VideoItem("a", good, good), info
     )
     assert values == {}
@@ -508,3 +511,84 @@ def test_features_are_written_as_they_come(tmp_path):
     abandoned.append(rows[:5])
     abandoned.discard()
     assert [found.name for found in path.parent.iterdir()] == ["rows.npy"]
+
+
+# Variable frame rates
+
+
+@pytest.fixture
+def variable(tmp_path):
+    """Half of the frames for 40 ms, half for 80 ms each; frame i has grey level ``20 + 5 * i``."""
+    path = tmp_path / "variable.mp4"
+    times = [*range(0, 400, 40), *range(400, 1200, 80)]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for index, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 + 5 * index, np.uint8), format="bgr24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("made_here", [True, False])
+def test_a_reference_of_variable_rate_is_read_as_the_maker_of_the_video_read_it(
+    tmp_path, variable, made_here
+):
+    """The pipeline of this package resamples by time; others take frame after frame."""
+    fps = probe(variable).fps
+    comment = Provenance("ab" * 32).metadata if made_here else None
+    path = tmp_path / "video.mp4"
+    with VideoWriter(path, 64, 48, fps, None, crf=1, metadata=comment) as writer:
+        for frame in VideoReader(variable, fps if made_here else None):
+            writer.write(frame.image)
+    watcher = Watcher(pairing="frames")
+    values, reasons, _ = _measure([watcher], VideoItem("a", path, variable))
+    assert reasons == {}
+    assert values["n_frames_reference"] == len(watcher.pairs) == probe(path).frame_count
+    drift = [abs(float(pair.image.mean()) - float(pair.reference.mean())) for pair in watcher.pairs]
+    assert max(drift) < 2.5, "less than half a step from frame to frame"
+    by_time = [frame.image.mean() for frame in VideoReader(variable, fps)]
+    by_index = [frame.image.mean() for frame in VideoReader(variable)]
+    assert np.abs(np.subtract(by_time, by_index)).max() > 5, "the two ways differ"
+
+
+# Single values that are missing
+
+
+class _Partial(Watcher):
+    missing: ClassVar[dict[str, str]] = {
+        "lag": "no sound",
+        "r": "no sound",
+        "lmd": "no reference",
+        "error": "a signal is constant",
+    }
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_why_single_values_are_missing_is_noted(tmp_path, make_video, paired):
+    video = make_video(tmp_path / "a.mp4", 6)
+    measured = VisualPass([_Partial(), Watcher()]).measure(
+        VideoItem("a", video, video if paired else None), probe(video)
+    )
+    own = ["lag, r: no sound", "lmd: no reference", "error: a signal is constant"]
+    assert list(measured.notes) == (own if paired else [own[0], own[2]])
+    assert measured.reasons == {}
+    failing = VisualPass([_Partial(fails_in="finish")]).measure(VideoItem("a", video, video), probe(video))
+    assert failing.notes == ()
+    assert failing.reasons == {"identity": "fails in finish"}
+
+
+def test_families_and_aggregates_of_the_whole_pass(tmp_path):
+    class Sets(Watcher):
+        def update_reference(self, index, image, face):
+            pass
+
+        def aggregates(self, system, names):
+            return {f"{system}-{len(names)}": 1.0}, ["a note"]
+
+    visual = VisualPass([Watcher(), *picture_observers(["frame"]), Sets(), Sets(family="landmarks")])
+    assert visual.families == ("identity", "image", "landmarks")
+    assert visual.aggregates("real", ["a", "b"]) == ({"real-2": 1.0}, ["a note", "a note"])

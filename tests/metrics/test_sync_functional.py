@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lipsync.metrics.functional import (
+    DistanceStream,
     SyncScore,
     framewise_confidence,
     lse,
@@ -68,6 +69,30 @@ def test_nan_padding_leaves_missing_pairs_out():
     assert float(torch.nanmean(distances, 0)[0]) == pytest.approx(float(column[5:].mean()), rel=1e-6)
     with pytest.raises(ValueError, match="too few rows"):
         score_distances(sync_distances(video[:5], audio[:5], 5, padding=math.nan))
+
+
+@pytest.mark.parametrize("padding", [0.0, math.nan])
+@pytest.mark.parametrize("drop", [0, 1])
+@pytest.mark.parametrize("blocks", [[60], [1] * 60, [7, 30, 23], [59, 1], [3], [1], [16, 0, 1]])
+def test_blocks_give_the_distances_of_the_whole(blocks, drop, padding):
+    video, audio = (torch.from_numpy(side) for side in _fixture_features())
+    stream = DistanceStream(6, padding=padding, drop=drop)
+    for part, heard in zip(
+        video[: sum(blocks)].split(blocks), audio.split([*blocks, 60 - sum(blocks)]), strict=False
+    ):
+        stream.push(part, heard)
+    rows = sum(blocks) - drop
+    found = stream.finish()
+    assert found.shape == (rows, 13)
+    if rows:
+        expected = sync_distances(video[:rows], audio[:rows], 6, padding=padding)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+def test_blocks_of_two_shapes_are_refused():
+    with pytest.raises(ValueError, match="twice"):
+        DistanceStream().push(torch.zeros(3, 4), torch.zeros(2, 4))
+    assert DistanceStream().finish().shape == (0, 31)
 
 
 @pytest.mark.parametrize(

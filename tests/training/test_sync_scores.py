@@ -20,7 +20,7 @@ from lipsync.data.clip import Clip
 from lipsync.data.clip_writer import ClipWriter
 from lipsync.errors import ConfigError, NotScorableError
 from lipsync.metrics.judge_loading import load_judge
-from lipsync.metrics.judges import sync_score
+from lipsync.metrics.stretches import sync_score
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.models.syncnet import SyncNet
 from lipsync.training.sync_scores import SyncScores, longest_run, score_pictures

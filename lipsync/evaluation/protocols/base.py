@@ -57,8 +57,8 @@ class EvaluationProtocol(Protocol):
         """
         ...
 
-    def notes(self, path: Path) -> tuple[str, ...]:
-        """What the reader of this video's score must know."""
+    def notes(self, path: Path, judge: Judge) -> tuple[str, ...]:
+        """What the reader of this video's score by that judge must know."""
         ...
 
     def nothing_found(self) -> str:

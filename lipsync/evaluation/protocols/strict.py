@@ -39,8 +39,8 @@ RULES = TrackRules(detections=15, span=1, face=40, nearest=True)
 class StrictProtocol:
     """Faces tracked in every video, true time, every window, nothing lossy.
 
-    Reads the video once for shots and faces, of which only boxes are kept, and once more for the crops of the
-    tracks that do not overlap in time; so memory does not grow with the length of the video.
+    Reads the video once for shots and faces, of which only boxes are kept, and once more for the crops of all
+    tracks that do not overlap in time, so no frames are held.
 
     Args:
         detector: Looks at every frame; None only where no video will be read.
@@ -107,9 +107,9 @@ class StrictProtocol:
                     crops = scene_crops(own, track, judge.size, edges=True)
                     yield Segment(track.start, crops, track.stop)
 
-    def notes(self, path: Path) -> tuple[str, ...]:
+    def notes(self, path: Path, judge: Judge) -> tuple[str, ...]:
         """See :class:`EvaluationProtocol`."""
-        del path
+        del path, judge
         return ()
 
     def nothing_found(self) -> str:

@@ -48,8 +48,8 @@ QUANTISER = 2
 class WildProtocol:
     """25 fps, shot cuts, faces detected on every frame, tracks within each shot, one crop per track.
 
-    Reads the video once for shots and faces, of which only boxes are kept, and once more for the crops of the
-    tracks that do not overlap in time; so memory does not grow with the length of the video.
+    Reads the video once for shots and faces, of which only boxes are kept, and once more for the crops of all
+    tracks that do not overlap in time, so no frames are held.
 
     Args:
         detector: Looks at every frame; None only where no video will be read. The reference uses S3FD at
@@ -134,9 +134,9 @@ class WildProtocol:
         shots = ShotFinder()
         return find_tracks(source.frames(shots), self.detector, self.batch, shots=shots)
 
-    def notes(self, path: Path) -> tuple[str, ...]:
+    def notes(self, path: Path, judge: Judge) -> tuple[str, ...]:
         """See :class:`EvaluationProtocol`."""
-        del path
+        del path, judge
         return ()
 
     def nothing_found(self) -> str:
