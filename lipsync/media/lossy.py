@@ -22,7 +22,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from lipsync.errors import MediaError
-from lipsync.media.probe import decode, open_media, orientation, ratio, reason, video_stream
+from lipsync.media.probe import OrientationReader, decode, open_media, ratio, reason, video_stream
 from lipsync.types import Image
 
 if TYPE_CHECKING:
@@ -148,9 +148,10 @@ class _Shape:
     def __init__(self) -> None:
         self._size: tuple[int, int] | None = None
         self._converter = VideoReformatter()
+        self._orientation = OrientationReader()
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        turn = orientation(frame)
+        turn = self._orientation(frame)
         if turn.rotation or turn.mirrored:
             frame = _filtered(frame, turn.rotation, turn.mirrored)
         self._size = self._size or (frame.width, frame.height)

@@ -188,6 +188,23 @@ def orientation(frame: VideoFrame) -> Orientation:
     return Orientation(90 * quarter, mirrored)
 
 
+class OrientationReader:
+    """:func:`orientation` of the frames of a stream, read again only where the rotation changes.
+
+    Reading side data makes PyAV's frame and its data refer to each other, so that every frame would stay in
+    memory until the garbage collector runs: half a gigabyte of them in 1080p.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[int, Orientation] | None = None
+
+    def __call__(self, frame: VideoFrame) -> Orientation:
+        """The orientation of the next frame."""
+        if self._known is None or self._known[0] != frame.rotation:
+            self._known = (frame.rotation, orientation(frame))
+        return self._known[1]
+
+
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
     try:
         for packet in container.demux(stream):

@@ -23,9 +23,9 @@ from lipsync.media.color import to_bgr
 from lipsync.media.probe import (
     LONGEST_GAP,
     Orientation,
+    OrientationReader,
     decode,
     open_media,
-    orientation,
     probe,
     ratio,
     reason,
@@ -118,6 +118,7 @@ class _Pass:
         self.step = 1 / reader._source.fps
         self.corrupt_packets = 0
         self.converter = VideoReformatter()
+        self.orientation = OrientationReader()
 
     def __iter__(self) -> Generator[Frame, None, None]:
         with open_media(self.path) as container:
@@ -173,7 +174,7 @@ class _Pass:
         return frames or []
 
     def _image(self, frame: VideoFrame) -> Image:
-        image = _upright(to_bgr(frame, self.converter), orientation(frame))
+        image = _upright(to_bgr(frame, self.converter), self.orientation(frame))
         if image.shape[:2] != self.size[::-1]:  # calls and broadcasts change their resolution midway
             image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         return image if self.transform is None else self.transform(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 
 import av
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 
 from lipsync.errors import MediaError
+from lipsync.media import reader as reader_module
 from lipsync.media.probe import probe
 from lipsync.media.reader import StillReader, VideoReader, constant_rate, read_image
 from lipsync.media.waveform import load_waveform
+from lipsync.media.writer import VideoWriter
 
 NTSC = Fraction(30000, 1001)
 
@@ -264,3 +267,25 @@ def test_unusable_images(tmp_path):
     for name in ("empty.png", "text.png"):
         with pytest.raises(MediaError, match="cannot be decoded as an image"):
             StillReader(tmp_path / name, Fraction(25))
+
+
+def test_frames_are_freed_without_the_garbage_collector(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 64, 48, Fraction(25), preset="ultrafast") as writer:
+        for _ in range(30):
+            writer.write(np.zeros((48, 64, 3), np.uint8))
+    alive = []
+    convert = reader_module.to_bgr
+
+    def counting(frame, converter):
+        alive.append(sum(isinstance(item, av.VideoFrame) for item in gc.get_objects()))
+        return convert(frame, converter)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reader_module, "to_bgr", counting)
+            assert sum(1 for _ in VideoReader(tmp_path / "a.mp4")) == 30
+    finally:
+        gc.enable()
+    assert max(alive) - alive[0] <= 8
