@@ -14,8 +14,8 @@ from lipsync.evaluation.inputs import VideoItem, printable
 from lipsync.evaluation.journal import Journal
 from lipsync.evaluation.protocols import EvaluationProtocol
 from lipsync.evaluation.results import SystemResult, Value, VideoResult
-from lipsync.evaluation.sounds import OWN, SoundShelf
-from lipsync.evaluation.sync import SHIFTED, SyncReading, one_line, read_sync, sound_notes
+from lipsync.evaluation.sounds import OWN, SHIFTED, SoundShelf
+from lipsync.evaluation.sync import SyncReading, one_line, read_sync, sound_notes
 from lipsync.evaluation.systems import Plan
 from lipsync.evaluation.visual import Measured, VisualPass
 from lipsync.media.probe import probe
@@ -113,7 +113,10 @@ class Evaluator:
             thumbnail=seen.thumbnail,
             **own.details,
         )
-        probed = {system: _probed(item, reading) for system, reading in readings.items()}
+        probed = {
+            system: _probed(item, readings.get(system, SyncReading()), seen.probed.get(system, {}))
+            for system in dict.fromkeys([*readings, *seen.probed])
+        }
         return {item.system: result} | probed
 
     def _sync(self, item: VideoItem, info: VideoInfo, shelf: SoundShelf) -> dict[str, SyncReading]:
@@ -157,10 +160,11 @@ def _unreadable(item: VideoItem, families: Iterable[Family], reason: str) -> Vid
     return VideoResult(item.name, printable(str(item.path)), {}, dict.fromkeys(families, reason))
 
 
-def _probed(item: VideoItem, reading: SyncReading) -> VideoResult:
+def _probed(item: VideoItem, reading: SyncReading, seen: Mapping[str, Value]) -> VideoResult:
     reasons: dict[Family, str] = {} if reading.reason is None else {"sync": reading.reason}
     path = printable(str(item.path))
-    return VideoResult(item.name, path, reading.values, reasons, notes=reading.notes, **reading.details)
+    values = {**reading.values, **seen}
+    return VideoResult(item.name, path, values, reasons, notes=reading.notes, **reading.details)
 
 
 def check_output(folder: Path) -> None:

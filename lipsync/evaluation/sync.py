@@ -14,11 +14,10 @@ from lipsync.evaluation.inputs import VideoItem, printable
 from lipsync.evaluation.protocols import EvaluationProtocol
 from lipsync.evaluation.results import Value
 from lipsync.evaluation.scoring import ClipScore, score_sounds
-from lipsync.evaluation.sounds import OWN
+from lipsync.evaluation.sounds import OWN, SHIFTED
 from lipsync.metrics.judges import Judge
 from lipsync.types import Waveform
 
-SHIFTED = "shifted"
 KEYS = {"lse": ("lse_d", "lse_c"), "expert": ("expert_d", "expert_c")}
 """Names of distance and confidence by the kind of judge."""
 _SILENT = 2.0**-15

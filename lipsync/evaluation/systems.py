@@ -17,8 +17,9 @@ from lipsync.evaluation.inputs import Sound, VideoItem
 from lipsync.evaluation.making import Job, Maker, Plan, generate
 from lipsync.evaluation.pairs import Clip, ClipList, deranged
 from lipsync.evaluation.results import GeneratorInfo
-from lipsync.evaluation.sounds import SoundShelf
+from lipsync.evaluation.sounds import SHIFTED, SoundShelf
 from lipsync.media.provenance import Provenance, read_provenance
+from lipsync.metrics.functional import VSHIFT
 
 __all__ = [
     "DEFAULT_SYSTEMS",
@@ -34,8 +35,8 @@ __all__ = [
     "with_probes",
 ]
 
-SHUFFLED, SHIFTED = "shuffled", "shifted"
-"""Rows that come from other sounds on the frames of other rows."""
+SHUFFLED = "shuffled"
+"""Row that comes, as ``shifted`` does, from other sounds on the frames of another row."""
 DEFAULT_SYSTEMS = ("real", SHUFFLED, "reconstruction", "cross", "static", "silence")
 SYSTEMS = (*DEFAULT_SYSTEMS, SHIFTED)
 """Names that may be asked for."""
@@ -74,7 +75,7 @@ def plan_videos(items: Sequence[VideoItem], *, max_shift: int = 0, seed: int = 0
         seed: Of the shuffled pairs.
 
     Raises:
-        ConfigError: ``max_shift`` is negative.
+        ConfigError: ``max_shift`` is negative or more than judges look for.
     """
     _check_shift(max_shift)
     references: dict[Path, VideoItem] = {}
@@ -190,8 +191,8 @@ def _wanted(systems: Sequence[str] | None, max_shift: int) -> set[str]:
 
 
 def _check_shift(max_shift: int) -> None:
-    if max_shift < 0:
-        raise ConfigError(f"max_shift={max_shift}: give 0 or more frames")
+    if not 0 <= max_shift <= VSHIFT:
+        raise ConfigError(f"max_shift={max_shift}: give 0 to {VSHIFT} frames, as far as judges look")
 
 
 def _lonely(count: int) -> list[str]:

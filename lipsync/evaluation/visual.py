@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from lipsync.errors import NotScorableError
@@ -49,6 +50,8 @@ class Measured(NamedTuple):
     """JPEG in base64."""
     notes: tuple[str, ...] = ()
     """Why single values of a family that has others are missing."""
+    probed: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    """Values against the item's probes, by their system."""
 
 
 class Observer(Protocol):
@@ -186,13 +189,16 @@ class VisualPass:
             _show_rest(pairs, [watcher.observer for watcher in watchers if watcher.reason is None])
         values: dict[str, float] = {}
         notes: list[str] = []
+        probed: dict[str, dict[str, float]] = {}
         for watcher in watchers:
             values.update(watcher.finish())
             reasons.add(watcher.observer.family, watcher.reason or "")
             notes += watcher.notes()
+            for system, found in watcher.probed().items():
+                probed.setdefault(system, {}).update(found)
         if comparison.comparable:
             values[REFERENCE_FRAMES.key] = pairs.reference_frames
-        return Measured(values, reasons.joined(), thumbnail.encoded(), tuple(notes))
+        return Measured(values, reasons.joined(), thumbnail.encoded(), tuple(notes), probed)
 
     def _obstacle(self, observer: Observer, item: VideoItem, comparison: Comparison) -> str | None:
         """Why an observer is not asked about a video, empty where that goes without saying; None if it is."""
@@ -252,6 +258,11 @@ class _Watcher:
             if self._pairs or not why.startswith(UNPAIRED):
                 by_reason.setdefault(why, []).append(key)
         return [f"{', '.join(keys)}: {why}" for why, keys in by_reason.items()]
+
+    def probed(self) -> Mapping[str, Mapping[str, float]]:
+        """Values against the item's probes, by their system; most observers hear nothing."""
+        found: Mapping[str, Mapping[str, float]] = getattr(self.observer, "probed", {})
+        return found if self.reason is None else {}
 
     def _give_up(self, error: NotScorableError) -> None:
         self.reason = " ".join(str(error).split())

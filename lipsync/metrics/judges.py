@@ -128,8 +128,8 @@ class _NetworkJudge(Generic[Network]):
             windows += len(rows)
             yield rows
         if windows < self.least:
-            seen = windows + SYNC_FRAMES - 1 if windows else "fewer than 5"
-            raise NotScorableError(f"only {seen} consecutive frames, at least {self._needed} are needed")
+            seen = f"only {windows + SYNC_FRAMES - 1}" if windows else f"fewer than {SYNC_FRAMES}"
+            raise NotScorableError(f"{seen} consecutive frames, at least {self._needed} are needed")
 
     @torch.inference_mode()
     def hear(self, windows: Tensor) -> Tensor:

@@ -231,7 +231,7 @@ def corpus(root: Path, clip: Path) -> Path:
         ({"output": "null"}, "output"),
         ({"output": "text.txt"}, "text.txt: cannot be written"),
         ({"output": "text.txt/below"}, "text.txt/below: cannot be written"),
-        ({"max_shift": "-1"}, "max_shift=-1: give 0 or more frames"),
+        ({"max_shift": "-1"}, "max_shift=-1: give 0 to 15 frames"),
         ({"max_shift": "two"}, "max_shift=two: give a whole number"),
         ({"seed": "-1"}, "seed=-1: give a whole number from 0"),
         ({"protocol.pads": "[1,2]"}, "pads=[1, 2]: give four whole numbers"),

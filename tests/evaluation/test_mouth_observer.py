@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -96,6 +97,16 @@ def test_a_mouth_that_follows_the_sound(observer, speech):
     values = _watch(observer, late, LEVELS)
     assert values["aperture_audio_lag"] == 3
     assert abs(values["aperture_audio_r"]) < 0.5
+
+
+def test_other_sounds_make_the_floor_and_known_shifts_do_not(observer, speech, tmp_path):
+    noise = (np.random.default_rng(5).standard_normal(16000 * 3) * 0.1).astype(np.float32)
+    save_wav(tmp_path / "other.wav", noise, 16000)
+    probes = {"shuffled": Sound(tmp_path / "other.wav"), "shifted:2": Sound(shift=2)}
+    own = _watch(observer, replace(speech, probes=probes), LEVELS)
+    assert set(observer.probed) == {"shuffled"}
+    assert set(observer.probed["shuffled"]) == HEARD
+    assert observer.probed["shuffled"]["aperture_audio_r"] < own["aperture_audio_r"] - 0.5
 
 
 def test_a_reference_of_another_length(observer, speech):

@@ -205,7 +205,7 @@ def test_an_unreadable_video_costs_everything(tmp_path, make_video):
     good = make_video(tmp_path / "a.mp4", 6)
     info = probe(good)
     good.write_bytes(good.read_bytes()[:100])
-    values, reasons, thumbnail, _ = VisualPass([Watcher(), PictureComparison("frame")]).measure(
+    values, reasons, thumbnail, *_ = VisualPass([Watcher(), PictureComparison("frame")]).measure(
         VideoItem("a", good, good), info
     )
     assert values == {}

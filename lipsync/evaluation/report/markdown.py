@@ -25,9 +25,14 @@ def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def systems(table: tables.Table) -> str:
-    """Mean and interval of every system; the best in bold."""
-    heads = ["System", "Videos", *(cell(column.title) for column in table.columns)]
-    return grid(heads, [_row(table, row) for row in table.rows])
+    """Mean and interval of every system, the best in bold, as tables that are not too wide."""
+    return "\n\n".join(
+        grid(
+            ["System", "Videos", *(cell(c.title) for c in part.columns)],
+            [_row(part, row) for row in part.rows],
+        )
+        for part in tables.parts(table)
+    )
 
 
 def _row(table: tables.Table, row: tables.SystemRow) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
 
@@ -109,23 +109,28 @@ def _best(column: Column, rows: Sequence[SystemRow]) -> list[str]:
     return [name for name, value in found.items() if value == wanted]
 
 
-def render(table: Table, caption: str) -> str:
-    """The table as HTML, with families as groups of columns; several tables where one would be too wide.
+def parts(table: Table, widest: int = WIDEST) -> list[Table]:
+    """The table as several that are not too wide, none full of missing values.
 
-    Columns that the same systems have stand together, so that no table is full of missing values.
+    Columns that the same systems have stand together; systems without any of them are left out.
     """
-    parts: list[tuple[frozenset[str], list[tuple[str, list[Column]]]]] = []
+    found: list[tuple[frozenset[str], list[Column]]] = []
     columns = sorted(table.columns, key=lambda c: _places(table, c))
-    for (family, holders), found in groupby(columns, lambda c: (c.family, _holders(table, c))):
-        members = list(found)
-        for group in (members[start : start + WIDEST] for start in range(0, len(members), WIDEST)):
-            room = WIDEST - sum(len(others) for _, others in parts[-1][1]) if parts else 0
-            if not parts or parts[-1][0] != holders or len(group) > room:
-                parts.append((holders, []))
-            parts[-1][1].append((family, group))
-    shown = [
-        _table(table, [row for row in table.rows if row.name in holders], groups) for holders, groups in parts
+    for (_, holders), members in groupby(columns, lambda c: (c.family, _holders(table, c))):
+        alike = list(members)
+        for group in (alike[start : start + widest] for start in range(0, len(alike), widest)):
+            if not found or found[-1][0] != holders or len(found[-1][1]) + len(group) > widest:
+                found.append((holders, []))
+            found[-1][1].extend(group)
+    return [
+        replace(table, columns=tuple(group), rows=tuple(row for row in table.rows if row.name in holders))
+        for holders, group in found
     ]
+
+
+def render(table: Table, caption: str) -> str:
+    """The table as HTML, with families as groups of columns; see :func:`parts`."""
+    shown = [_table(part) for part in parts(table)]
     return "\n".join([f'<p class="caption">{escape(caption)}</p>', *shown])
 
 
@@ -142,15 +147,15 @@ def _places(table: Table, column: Column) -> tuple[int, int]:
     return list(FAMILIES).index(column.family), first
 
 
-def _table(table: Table, rows: Sequence[SystemRow], groups: Sequence[tuple[str, Sequence[Column]]]) -> str:
-    columns = [column for _, found in groups for column in found]
+def _table(table: Table) -> str:
+    groups = [(family, list(found)) for family, found in groupby(table.columns, lambda c: c.family)]
     first = {found[0].key for _, found in groups}
     group_cells = "".join(
         f'<th scope="colgroup" colspan="{len(found)}" class="group">{FAMILIES[family]}</th>'
         for family, found in groups
     )
-    heads = "".join(head(column, column.key in first, column.key in table.muted) for column in columns)
-    body = "\n".join(_row(table, row, columns, first) for row in rows)
+    heads = "".join(head(column, column.key in first, column.key in table.muted) for column in table.columns)
+    body = "\n".join(_row(table, row, table.columns, first) for row in table.rows)
     return (
         f'<div class="scroll"><table class="systems"><thead>'
         f'<tr><th rowspan="2" scope="col" class="stick">System</th>'
