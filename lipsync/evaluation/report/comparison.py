@@ -146,11 +146,13 @@ def render_markdown(content: Content, columns: Sequence[Column]) -> str:
     table = _table(content, columns)
     first, *others = table.rows
     usable = [column for column in table.columns if column.key not in content["refused"]]
-    heads = ["Run", *(markdown.cell(column.title) for column in usable)]
-    rows = []
-    for row in others:
-        found = _differences(content, row.name)
-        rows.append([markdown.cell(row.label), *(_difference(found.get(c.key), c) for c in usable)])
+    heads = ["Difference of", *(markdown.cell(row.label) for row in others)]
+    found = [_differences(content, row.name) for row in others]
+    compared = [column for column in usable if any(column.key in each for each in found)]
+    rows = [
+        [markdown.cell(column.title), *(_difference(each.get(column.key), column) for each in found)]
+        for column in compared
+    ]
     method = _method(content, ())["Intervals"]
     parts = [
         "# Lip-sync evaluation: comparison of runs",
