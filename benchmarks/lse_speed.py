@@ -15,8 +15,7 @@ frames, 23 sounds. Ours is one pass; the published scripts score one sound a run
 
 Networks have random weights: time does not depend on them. So the face is taken to be in the middle of the
 frame whatever the detector finds. ``--detector`` adds rows of ours with another detector than S3FD.
-Memory is the peak above what the process held before the video, for the video and one four times as long
-(without ffmpeg's), with what the C library has not given back. Linux only.
+Memory: peak above what the process held before, for the video and one four times as long. Linux only.
 """
 
 from __future__ import annotations

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from clip_lists import NAMES
+from watching import BOX
 
 from lipsync.media.writer import VideoWriter
 
@@ -84,3 +87,38 @@ class Recorder:
 @pytest.fixture
 def recorder() -> type[Recorder]:
     return Recorder
+
+
+@pytest.fixture
+def make_textured():
+    """``make(path, frames, size, faces, paint)``: texture with a face box; ``paint(i, image)`` changes it."""
+
+    def make(path, frames=12, size=(96, 80), *, fps=Fraction(25), faces=lambda i: [BOX], paint=None, seed=0):
+        noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        texture = cv2.GaussianBlur(noise, (0, 0), 1.5)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with VideoWriter(path, *size, fps, None, crf=4, preset="ultrafast") as writer:
+            for index in range(frames):
+                image = texture.copy()
+                if paint is not None:
+                    paint(index, image)
+                writer.write(image)
+        if faces is not None:
+            found = [[[*box, 0.99, None] for box in faces(index)] for index in range(frames)]
+            path.with_name(f"{path.stem}.faces.json").write_text(
+                json.dumps({"fps": str(fps), "faces": found})
+            )
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+    """LRS2 layout: four clips of 10 to 13 frames, one of them as .mkv."""
+    root = tmp_path_factory.mktemp("corpus")
+    for number, name in enumerate(NAMES):
+        make_video(root / "main" / f"{name}.{'mkv' if name == 'ben/1' else 'mp4'}", 10 + number, (32, 32))
+    (root / "filelists").mkdir()
+    (root / "filelists" / "test.txt").write_text("".join(f"{name} NF\n" for name in NAMES))
+    return root
