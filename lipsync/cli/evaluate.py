@@ -28,6 +28,7 @@ from lipsync.cli.evaluation_parts import (
     fingerprint,
     missing_weights,
     plain,
+    weight_hashes,
 )
 from lipsync.cli.generation import build_maker
 from lipsync.cli.values import require, whole
@@ -105,23 +106,19 @@ def _run(cfg: DictConfig, folder: Path) -> None:
             protocol=protocol.name,
             protocol_description=None if judge is None else protocol.describe(judge),
             generators=work.generators,
+            weights=weight_hashes(cfg.metrics),
             notes=[*notes, *work.notes, *(missing_weights(cfg.metrics) if visual is not None else [])],
             settings=plain(cfg),
         )
         summary = write_report(evaluation, folder)
         journal.discard()
     _print(summary, folder)
-    if not _any_scored(evaluation.main_system):
+    if not evaluation.anything_scored:
         first = (summary["failures"] or summary["image_failures"])[0]
         raise UserError(
             f"none of {summary['n_videos']} videos could be scored ({first['name']}: {first['reason']}); "
             f"all reasons are in {folder / 'scores.csv'}"
         )
-
-
-def _any_scored(system: SystemResult) -> bool:
-    """Whether a video was scored or compared; what its probes and references gave does not count."""
-    return any(r.reason is None or r.values.get("n_frames_compared") for r in system.results)
 
 
 def _say_where_it_starts(journal: Journal, folder: Path) -> None:
@@ -178,7 +175,7 @@ def _compare(cfg: DictConfig) -> None:
     for path, folder in folders.items():
         if folder != path:
             videos = cfg.copy()
-            videos.videos, videos.compare = str(path), None
+            videos.videos, videos.compare, videos.output = str(path), None, str(folder)
             _run(videos, folder)
     comparison = compare([load_run(folders[path]) for path in given])
     write_comparison(comparison, output)

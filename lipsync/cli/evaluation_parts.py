@@ -11,7 +11,6 @@ from typing import Any, TypeVar, get_args
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lipsync import __version__
 from lipsync.checkpoints.formats import sha256_of
 from lipsync.checkpoints.store import Progress
 from lipsync.cli.values import four, whole
@@ -23,8 +22,10 @@ from lipsync.evaluation.making import Job, Maker
 from lipsync.evaluation.mouth import MouthObserver
 from lipsync.evaluation.picture_observers import picture_observers
 from lipsync.evaluation.protocols import EvaluationProtocol
+from lipsync.evaluation.report.summary import versions
 from lipsync.evaluation.set_observers import set_observers
 from lipsync.evaluation.visual import Observer, VisualPass, needs_faces
+from lipsync.faces.annotated import annotation_of
 from lipsync.faces.landmarks import LandmarkNet
 from lipsync.faces.recognition import FaceRecognizer
 from lipsync.files import write_text
@@ -35,7 +36,6 @@ from lipsync.metrics.lpips import LPIPS
 from lipsync.models.device import resolve_device
 
 _Name = TypeVar("_Name", bound=str)
-ANNOTATION = ".faces.json"
 """Suffix of annotated faces beside a video."""
 WEIGHTS = {
     "lpips": "LPIPS",
@@ -202,7 +202,7 @@ class AnnotatingMaker:
             MediaError: The annotation is missing or damaged, or the maker failed.
             NoFaceError: From the maker.
         """
-        source = job.face.with_suffix(ANNOTATION)
+        source = annotation_of(job.face)
         if source.is_file():
             try:
                 content = json.loads(source.read_text(encoding="utf-8"))
@@ -210,7 +210,7 @@ class AnnotatingMaker:
             except (ValueError, KeyError, TypeError) as error:
                 raise MediaError(f"{source}: is no annotation of faces ({error!r})") from error
             job.outfile.parent.mkdir(parents=True, exist_ok=True)
-            write_text(job.outfile.with_suffix(ANNOTATION), json.dumps({**content, "faces": faces}))
+            write_text(annotation_of(job.outfile), json.dumps({**content, "faces": faces}))
         try:
             self.maker(job, key)
         except DataError as error:  # the annotation of one clip; the others are made
@@ -225,16 +225,21 @@ def missing_weights(metrics: DictConfig) -> list[str]:
 
 def fingerprint(cfg: DictConfig, judge: Judge | None, protocol: EvaluationProtocol) -> Mapping[str, Any]:
     """Everything that the values of a video depend on besides its files."""
-    files = {key: cfg.metrics[key] for key in WEIGHTS if cfg.metrics[key] is not None}
     return {
-        "version": __version__,
+        "versions": versions(),
+        "device": str(cfg.device),
         "judge": None if judge is None else [judge.sha256, judge.kind],
         "protocol": None if judge is None else [protocol.describe(judge), plain(cfg.protocol)],
         "metrics": plain(cfg.metrics),
-        "weights": {key: sha256_of(Path(path)) for key, path in files.items()},
+        "weights": weight_hashes(cfg.metrics),
         "detector": plain(cfg.detector),
         "references": cfg.references is not None or cfg.generator is not None,
     }
+
+
+def weight_hashes(metrics: DictConfig) -> dict[str, str]:
+    """SHA-256 of the weight files that pictures are measured with, by the name of their setting."""
+    return {key: sha256_of(Path(metrics[key])) for key in WEIGHTS if metrics[key] is not None}
 
 
 def plain(node: DictConfig) -> Any:

@@ -169,7 +169,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
             )
     columns = _columns(named)
     sync = _sync_refusals(named)
-    changed = [column for column in columns if not column.judged and not _same_meaning(column.key, named)]
+    changed = [
+        column
+        for column in columns
+        if not column.judged and not (_same_meaning(column.key, named) and _same_weights(column, named))
+    ]
     refused = frozenset(c.key for c in columns if (sync and c.judged) or c in changed)
     refusals = (*sync, *(f"{c.label} was computed in different ways and is not compared." for c in changed))
     usable = [column for column in columns if column.key not in refused]
@@ -221,6 +225,15 @@ def _same_meaning(key: str, runs: Sequence[Run]) -> bool:
     return len(abouts) <= 1
 
 
+def _same_weights(column: Column, runs: Sequence[Run]) -> bool:
+    """Whether the networks behind a column were the same files in all runs that have it."""
+    names = {"identity": ("identity", "landmarks"), "landmarks": ("landmarks",)}.get(
+        column.family, (column.key.partition("_")[0],)
+    )
+    holders = [run for run in runs if column.key in {*run.estimates, *run.aggregates}]
+    return all(len({run.summary.get("weights", {}).get(name) for run in holders}) <= 1 for name in names)
+
+
 def _sync_refusals(runs: Sequence[Run]) -> list[str]:
     """Why sync scores must not be compared; empty where they may or where there are none."""
     judged = [run for run in runs if run.judge is not None]
@@ -236,6 +249,10 @@ def _sync_refusals(runs: Sequence[Run]) -> list[str]:
     if len(protocols) > 1:
         refusals.append(
             f"Sync scores are not compared: the runs have the protocols {' and '.join(protocols)}."
+        )
+    elif len({run.summary["protocol_description"] for run in judged}) > 1:
+        refusals.append(
+            f"Sync scores are not compared: protocol {protocols[0]} was used with different settings."
         )
     kinds = {
         frozenset(c.key for c in run.columns if c.judged and c.key.endswith("_c") and c.key in run.estimates)

@@ -142,6 +142,8 @@ class FramePairs:
         self.comparison = comparison
         self.reference_frames = 0
         """Frames of the reference so far; all of them when :meth:`rest` or :meth:`finish` ended."""
+        self.video_frames = 0
+        """Frames of the video so far."""
         self._detector = detector if comparison.faces else None
         self._video = _frames(path)
         self._reference = self._counted(comparison.reference, comparison.rate)
@@ -150,6 +152,7 @@ class FramePairs:
     def __iter__(self) -> Iterator[FramePair]:
         with closing(self._video):
             for ours in _blamed(self._followed(self._video), "video"):
+                self.video_frames += 1
                 theirs = next(self._theirs, None)
                 other = None if theirs is None else theirs.frame.image
                 face = None if theirs is None else theirs.face
@@ -162,7 +165,9 @@ class FramePairs:
         return self._theirs
 
     def finish(self) -> None:
-        """Count the frames of the reference that nobody looks at."""
+        """Count the frames of the reference that nobody looks at, where the count means something."""
+        if not self.comparison.comparable:
+            return
         for _ in _blamed(self._reference, "reference"):
             pass
 

@@ -85,6 +85,8 @@ class IdentityObserver:
 
     def _embedding(self, image: Image, face: Face) -> Floats | None:
         """None where there is nothing to align the face by."""
+        if face.box.area <= 0:
+            return None
         if self.landmarks is not None:
             points = five_points(self.landmarks.points(image, face.box))
         elif face.landmarks is not None:
@@ -92,4 +94,7 @@ class IdentityObserver:
         else:
             self._without_points = True
             return None
-        return self.recognizer.embedding(image, points)
+        try:
+            return self.recognizer.embedding(image, points)
+        except ValueError:  # points that coincide: no face is aligned by them
+            return None

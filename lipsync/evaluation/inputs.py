@@ -38,6 +38,8 @@ class VideoItem:
     paired: bool = True
     """Whether frame i of the reference is what frame i should look like; otherwise the reference only shows
     the same person in the same place (speech was changed)."""
+    expects_reference: bool = True
+    """Whether the absence of a reference is worth a reason: an unmodified clip has none."""
     sound: Sound = Sound()
     """What its own row is scored against."""
     probes: Mapping[str, Sound] = field(default_factory=dict)

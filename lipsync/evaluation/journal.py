@@ -13,6 +13,7 @@ from typing import IO, Any, Self
 from lipsync.errors import DataError
 from lipsync.evaluation.inputs import VideoItem
 from lipsync.evaluation.results import VideoResult
+from lipsync.faces.annotated import annotation_of
 from lipsync.files import write_text
 
 FOLDER = ".unfinished"
@@ -108,7 +109,8 @@ def _key(item: VideoItem) -> str:
     sounds = {"": item.sound, **item.probes}
     files = [item.path, item.reference, *(sound.path for sound in sounds.values())]
     named = {name: [str(sound.path), sound.shift] for name, sound in sounds.items()}
-    states = {str(path): _state(path) for path in files if path is not None}
+    present = [path for path in files if path is not None]
+    states = {str(path): _state(path) for path in [*present, *map(annotation_of, present)]}
     return _digest([item.system, item.name, item.paired, str(item.reference), named, states])
 
 

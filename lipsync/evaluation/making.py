@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from lipsync.errors import MediaError, NoFaceError
 from lipsync.evaluation.inputs import VideoItem
+from lipsync.faces.annotated import annotation_of
 from lipsync.media.provenance import read_provenance
 
 UNMAKEABLE = (MediaError, NoFaceError)
@@ -107,7 +108,9 @@ def _found(path: Path) -> str | None:
 
 
 def _key(job: Job, fingerprint: Mapping[str, Any]) -> str:
-    content = [dict(fingerprint), job.static, _state(job.face), job.audio and _state(job.audio)]
+    annotation = annotation_of(job.face)
+    inputs = [job.face, job.audio, annotation if annotation.is_file() else None]
+    content = [dict(fingerprint), job.static, *(path and _state(path) for path in inputs)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -114,10 +114,11 @@ class MouthObserver:
     def update(self, pair: FramePair) -> None:
         """Take the next frame."""
         points = reference = None
-        if pair.face is not None:
+        if pair.face is not None and pair.face.box.area > 0:
             points = self.landmarks.points(pair.image, pair.face.box)
-        if pair.comparable and pair.reference is not None and pair.reference_face is not None:
-            reference = self.landmarks.points(pair.reference, pair.reference_face.box)
+        beside = pair.reference_face if pair.comparable else None
+        if pair.reference is not None and beside is not None and beside.box.area > 0:
+            reference = self.landmarks.points(pair.reference, beside.box)
         self._frames.add(points, reference)
 
     def finish(self) -> Mapping[str, float]:

@@ -255,8 +255,8 @@ class MouthMotion:
 
     def update(self, pair: FramePair) -> None:
         """Take the next frame."""
-        box = region_box("mouth", pair.region_face, pair.image.shape[1], pair.image.shape[0])
-        picture = cut("mouth", pair.region_face, pair.image)
+        box = region_box("mouth", pair.face, pair.image.shape[1], pair.image.shape[0])
+        picture = cut("mouth", pair.face, pair.image)
         if box is None or picture is None:
             self._last = None
             return

@@ -13,6 +13,16 @@ from lipsync.evaluation.columns import Column, Family
 
 Value: TypeAlias = float | int
 
+COUNTS = frozenset(
+    (
+        *("fps", "width", "height", "n_frames", "duration"),
+        *("n_frames_compared", "n_frames_identical", "n_frames_reference"),
+    )
+)
+"""Keys of values that are had without anything being measured."""
+PROPORTION = frozenset(("real", "shuffled", "shifted"))
+"""Systems that only put others into proportion."""
+
 
 @dataclass(frozen=True, slots=True)
 class VideoResult:
@@ -44,7 +54,7 @@ class VideoResult:
         """
         if "sync" in self.reasons:
             return self.reasons["sync"]
-        measured = set(self.values) - {"fps", "width", "height", "n_frames", "duration"}
+        measured = set(self.values) - COUNTS
         return None if measured else next(iter(self.reasons.values()), "nothing was measured")
 
     def to_json(self) -> dict[str, Any]:
@@ -119,6 +129,8 @@ class Evaluation:
     """Name of the sync protocol."""
     protocol_description: str | None
     generators: Sequence[GeneratorInfo] = ()
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights that pictures were measured with, by the name of their setting."""
     notes: Sequence[str] = ()
     """What the reader must know, such as why sync scores are missing."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -137,9 +149,13 @@ class Evaluation:
 
     @property
     def anything_scored(self) -> bool:
-        """Whether at least one video was scored, or compared with its reference."""
+        """Whether at least one video that the run is about was scored, or compared with its reference.
+
+        What the ceiling and the probes gave does not count where there is anything else.
+        """
+        about = [system for system in self.systems if system.name not in PROPORTION] or self.systems
         return any(
             result.reason is None or result.values.get("n_frames_compared")
-            for system in self.systems
+            for system in about
             for result in system.results
         )

@@ -75,7 +75,7 @@ class Evaluator:
                 rows.setdefault(system, []).append(result)
             if self.progress is not None:
                 self.progress(f"score {plan.name}", done, len(plan.items))
-        names = [result.name for result in rows[plan.name] if result.reason is None]
+        names = [result.name for result in rows[plan.name] if result.values]
         aggregates, notes = ({}, []) if self.visual is None else self.visual.aggregates(plan.name, names)
         own = SystemResult(
             plan.name, plan.label, plan.about, rows.pop(plan.name), aggregates, [*plan.notes, *notes]
@@ -83,7 +83,7 @@ class Evaluator:
         return [own, *(SystemResult(name, *PROBES[name], results) for name, results in rows.items())]
 
     def _results(self, item: VideoItem, shelf: SoundShelf, failure: str | None) -> dict[str, VideoResult]:
-        known = self.journal.find(item)
+        known = None if failure else self.journal.find(item)
         if known is None:
             known = self._measure(item, shelf, failure)
             self.journal.add(item, known)
@@ -106,7 +106,7 @@ class Evaluator:
         result = VideoResult(
             item.name,
             printable(str(item.path)),
-            {**own.values, **seen.values, **_facts(info)},
+            {**_facts(info), **own.values, **seen.values},
             {**reasons, **{family: printable(reason) for family, reason in seen.reasons.items()}},
             reference=None if item.reference is None else printable(str(item.reference)),
             notes=(*own.notes, *map(printable, seen.notes)),

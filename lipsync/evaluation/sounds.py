@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsync.audio.spec import TRAINING_FPS, WAV2LIP
-from lipsync.errors import UserError
+from lipsync.audio.spec import SAMPLES_PER_FRAME, WAV2LIP
+from lipsync.errors import MediaError, UserError
 from lipsync.evaluation.inputs import VideoItem
 from lipsync.media.probe import probe
 from lipsync.media.waveform import load_waveform
@@ -20,8 +20,6 @@ OWN = "own"
 """Key of the sound that a video's own row is scored against."""
 SHIFTED = "shifted"
 """Beginning of the keys of known shifts."""
-SAMPLES_PER_FRAME = WAV2LIP.sample_rate // TRAINING_FPS
-"""640: a frame of 40 ms at 16 kHz."""
 _KEPT_SAMPLES = 30_000_000
 """Half an hour, 120 MB."""
 
@@ -72,6 +70,8 @@ class SoundShelf:
     def _loaded(self, path: Path) -> Waveform:
         if path not in self._kept:
             self._kept[path] = self._load(path)
+            if self._kept[path].size == 0:
+                raise MediaError(f"{path}: holds no sound")
         self._kept.move_to_end(path)
         while len(self._kept) > 1 and _total(self._kept.values()) > _KEPT_SAMPLES:
             self._kept.popitem(last=False)

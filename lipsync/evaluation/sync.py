@@ -86,7 +86,7 @@ def _reading(score: ClipScore | UserError, kind: str) -> SyncReading:
             "n_tracks_skipped": len(score.skipped),
             "n_windows": score.windows,
         },
-        notes=score.notes,
+        notes=(*score.notes, *map(printable, score.skipped)),
         details={"confidence": score.best.curve, "confidence_start": score.best.curve_start},
     )
 

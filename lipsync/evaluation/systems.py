@@ -81,7 +81,9 @@ def plan_videos(items: Sequence[VideoItem], *, max_shift: int = 0, seed: int = 0
     references: dict[Path, VideoItem] = {}
     for item in items:
         if item.reference is not None and item.reference not in references:
-            references[item.reference] = VideoItem(item.name, item.reference, system="real")
+            references[item.reference] = VideoItem(
+                item.name, item.reference, expects_reference=False, system="real"
+            )
     own_shifts = 0 if references else max_shift
     plans = [_plan("videos", with_probes(items, max_shift=own_shifts, seed=seed), notes=_lonely(len(items)))]
     if references:
@@ -115,7 +117,9 @@ def plan_generator(
     wanted = _wanted(systems, max_shift)
     plans = []
     if wanted & {"real", SHUFFLED, SHIFTED}:
-        real = [VideoItem(clip.name, clip.path, system="real") for clip in listed.clips]
+        real = [
+            VideoItem(clip.name, clip.path, expects_reference=False, system="real") for clip in listed.clips
+        ]
         shifts = max_shift if SHIFTED in wanted else 0
         probed = with_probes(real, shuffled=SHUFFLED in wanted, max_shift=shifts, seed=seed)
         plans.append(_plan("real", probed))
@@ -128,6 +132,10 @@ def plan_generator(
     if not plans:
         raise ConfigError("systems=[cross] needs two clips, the list has one; add clips or other systems")
     notes = [*listed.notes, *(_lonely(len(listed.clips)) if wanted & {SHUFFLED, "cross"} else [])]
+    if "cross" in wanted and listed.pairs and _repeats(listed.pairs):
+        notes.append(
+            "Faces repeat in the list of pairs: rows of cross are named face__sound, not paired with real."
+        )
     return [replace(plans[0], notes=[*plans[0].notes, *notes]), *plans[1:]]
 
 
@@ -195,6 +203,10 @@ def _check_shift(max_shift: int) -> None:
         raise ConfigError(f"max_shift={max_shift}: give 0 to {VSHIFT} frames, as far as judges look")
 
 
+def _real(name: str, path: Path) -> VideoItem:
+    return VideoItem(name, path, expects_reference=False, system="real")
+
+
 def _lonely(count: int) -> list[str]:
     if count != 1:
         return []
@@ -227,12 +239,16 @@ def _cross(listed: ClipList, folder: Path, seed: int) -> Made:
     pairs = listed.pairs
     if pairs is None:
         return _crossed(listed.clips, folder, seed)
-    faces = [face for _, face in pairs]
-    repeated = len(set(faces)) < len(faces)
+    repeated = _repeats(pairs)
     return [
         _made("cross", face, sound.path, folder, f"{face.name}__{sound.name}" if repeated else None)
         for sound, face in pairs
     ]
+
+
+def _repeats(pairs: Sequence[tuple[Clip, Clip]]) -> bool:
+    """Whether a face stands in several pairs."""
+    return len({face for _, face in pairs}) < len(pairs)
 
 
 def _crossed(clips: Sequence[Clip], folder: Path, seed: int) -> Made:

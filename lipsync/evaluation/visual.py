@@ -197,7 +197,8 @@ class VisualPass:
             for system, found in watcher.probed().items():
                 probed.setdefault(system, {}).update(found)
         if comparison.comparable:
-            values[REFERENCE_FRAMES.key] = pairs.reference_frames
+            # Counted: what the container states of a video's length may be an estimate.
+            values |= {REFERENCE_FRAMES.key: pairs.reference_frames, "n_frames": pairs.video_frames}
         return Measured(values, reasons.joined(), thumbnail.encoded(), tuple(notes), probed)
 
     def _obstacle(self, observer: Observer, item: VideoItem, comparison: Comparison) -> str | None:
@@ -208,7 +209,7 @@ class VisualPass:
         if wanted == "none":
             return None
         if item.reference is None:
-            return "no reference of this name" if self.expect_references else ""
+            return "no reference of this name" if self.expect_references and item.expects_reference else ""
         if wanted == "frames" and not item.paired:
             return ""
         if comparison.why_unreadable is not None:

@@ -16,6 +16,11 @@ from lipsync.types import Box, Face, Frame
 FORM = '{"fps": "25/1", "faces": [[[x1, y1, x2, y2, score, [[x, y] * 5] or null], ...] per frame]}'
 
 
+def annotation_of(video: Path) -> Path:
+    """The file beside a video that would hold the boxes of its faces."""
+    return video.with_name(f"{video.stem}.faces.json")
+
+
 class AnnotatedDetector:
     """Boxes from ``<video stem>.faces.json`` beside each frame's source file.
 
@@ -42,7 +47,7 @@ class AnnotatedDetector:
             raise DataError(
                 f"frame {frame.index}: comes from no file, so it has no annotated faces; use another detector"
             )
-        path = frame.source.with_name(f"{frame.source.stem}.faces.json")
+        path = annotation_of(frame.source)
         if path != self._path:
             self._fps, self._faces = _read(path)
             self._path = path

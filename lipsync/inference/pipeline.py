@@ -190,8 +190,7 @@ class LipSyncPipeline:
         _check_outfile(outfile, inputs=(face, audio))
         speech = MelWindows(log_mel(waveform), fps, shift=self.audio_shift)
         total = math.ceil(Fraction(waveform.size, WAV2LIP.sample_rate) * fps)
-        tally = _Tally()
-        written = 0
+        tally, written = _Tally(), 0
         with closing(self._frames(video, speech, total, tally)) as frames, ExitStack() as stack:
             for frame in frames:
                 if written == 0:

@@ -82,6 +82,8 @@ def stretch_distances(
     beyond = judge.padding if padding is None else padding
     streams = [DistanceStream(judge.vshift, padding=beyond, drop=drop) for _ in sounds]
     ears = _Ears(judge, sounds)
+    if not ears.open:  # then the frames are not to blame
+        return [ears.refused[index] for index in range(len(sounds))]
     start = 0
     for video, last in _strides(judge.look(frames), STRIDE):
         _check(judge, video)
@@ -106,6 +108,12 @@ class _Ears:
         self.open = dict(enumerate(sounds))
         """Sounds that go on."""
         self.refused: dict[int, NotScorableError] = {}
+        for index, sound in enumerate(sounds):
+            try:
+                judge.windows(sound, 0, 0)
+            except NotScorableError as error:
+                self.refused[index] = error
+                del self.open[index]
         self._known: dict[bytes, Tensor] = {}
 
     def hear(self, start: int, stop: int, last: bool) -> dict[int, Tensor]:

@@ -16,15 +16,13 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lipsync.audio.spec import TRAINING_FPS, WAV2LIP
+from lipsync.audio.spec import SAMPLES_PER_FRAME, TRAINING_FPS, WAV2LIP
 from lipsync.audio.windows import mel_window, training_start
 from lipsync.data.base_clip import BaseClip
 from lipsync.data.clip import AUDIO
 from lipsync.errors import ConfigError
 from lipsync.media.waveform import load_waveform
 from lipsync.media.writer import VideoWriter
-
-SAMPLES_A_FRAME = WAV2LIP.sample_rate // TRAINING_FPS
 
 
 class WholeClips(Callback):
@@ -255,7 +253,7 @@ def clip_sound(clip: BaseClip, frames: int) -> npt.NDArray[np.float32] | None:
     folder: Path | None = getattr(clip, "path", None)
     if folder is None or not (folder / AUDIO).is_file():
         return None
-    waveform = load_waveform(folder / AUDIO, WAV2LIP.sample_rate)[: frames * SAMPLES_A_FRAME]
+    waveform = load_waveform(folder / AUDIO, WAV2LIP.sample_rate)[: frames * SAMPLES_PER_FRAME]
     return waveform if len(waveform) else None
 
 

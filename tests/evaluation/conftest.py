@@ -70,6 +70,8 @@ class Recorder:
         yield from self._noise(len(self.crops), len(self.crops[-1])).split(7)
 
     def windows(self, waveform, start, stop, *, last=False):
+        if start == stop:  # only asked whether it is long enough
+            return torch.empty(0, 8)
         if start == 0:
             self.waveforms.append(waveform)
         number = next(n for n, known in enumerate(self.waveforms, 1) if known is waveform)

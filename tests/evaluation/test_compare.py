@@ -44,6 +44,20 @@ def test_a_run_comes_back_as_it_was_written(runs):
     assert all(v < 1e9 for v in run.values["psnr"].values())
 
 
+def test_values_of_other_networks_are_not_compared(runs):
+    one = runs("arcface", {"weights": {"identity": "a" * 64}}, seed=1)
+    other = runs("sface", {"weights": {"identity": "b" * 64}}, seed=2)
+    comparison = compare([one, other])
+    assert comparison.refused == {"csim"}
+    assert "CSIM was computed in different ways" in comparison.refusals[0]
+
+
+def test_one_protocol_with_other_settings_is_another_one(runs):
+    comparison = compare([runs("first", seed=1), runs("kept", {"protocol_description": "lossless"}, seed=2)])
+    assert {"lse_d", "lse_c"} <= comparison.refused
+    assert "different settings" in comparison.refusals[0]
+
+
 def test_verdicts_follow_the_interval(runs, tmp_path):
     comparison = compare([runs("first", seed=1), runs("better", seed=2, gain=0.5), runs("again", seed=3)])
     content = write_comparison(comparison, tmp_path)

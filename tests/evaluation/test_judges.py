@@ -9,7 +9,7 @@ from lipsync.audio.mfcc import mfcc
 from lipsync.errors import CheckpointError, ConfigError, NotScorableError
 from lipsync.metrics.judge_loading import load_judge
 from lipsync.metrics.judges import ExpertJudge, SyncNetJudge, _exact
-from lipsync.metrics.stretches import features, sync_score
+from lipsync.metrics.stretches import features, stretch_distances, sync_score
 from lipsync.models.lse_folded import PRECISIONS
 from lipsync.models.lse_syncnet import LSESyncNet
 from lipsync.models.syncnet import SyncNet
@@ -149,6 +149,12 @@ def test_expert_features_equal_window_by_window(expert):
 def test_expert_needs_enough_windows(expert, frames, sound):
     with pytest.raises(NotScorableError, match="at least 29 are needed"):
         features(ExpertJudge(expert), _frames(frames, 96), _sound(sound))
+
+
+def test_short_sound_is_to_blame_and_not_the_frames_cut_to_it(expert):
+    (found,) = stretch_distances(ExpertJudge(expert), _frames(3, 96), [_sound(3)])
+    assert isinstance(found, NotScorableError)
+    assert "sound lasts 3 frames" in str(found)
 
 
 class _Echo:

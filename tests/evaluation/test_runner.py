@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +13,7 @@ from lipsync.evaluation.inputs import find_videos, match_references
 from lipsync.evaluation.journal import Journal
 from lipsync.evaluation.picture_observers import picture_observers
 from lipsync.evaluation.protocols import LrsProtocol
+from lipsync.evaluation.results import VideoResult
 from lipsync.evaluation.runner import Evaluator, check_output
 from lipsync.evaluation.systems import plan_videos
 from lipsync.evaluation.visual import VisualPass
@@ -175,6 +177,21 @@ def test_what_could_not_be_made_is_a_row_with_its_reason(tmp_path, recorder, mak
     assert systems["videos"].results[0].values == {}
 
 
+def test_what_could_not_be_made_again_has_no_score_of_an_earlier_run(tmp_path, recorder, make_video, run):
+    make_video(tmp_path / "a.mp4", 40)
+    plans = plan_videos(find_videos(tmp_path / "a.mp4"))
+    assert run(plans, recorder())["videos"].results[0].reason is None
+    systems = run(plans, recorder(), failed={"a.mp4": "not generated: no face"})
+    assert systems["videos"].results[0].reason == "not generated: no face"
+
+
+def test_counts_are_no_measurement():
+    counted = {"fps": 25.0, "n_frames": 40, "n_frames_compared": 40, "n_frames_reference": 40}
+    result = VideoResult("a", "a.mp4", counted, {"identity": "no face"})
+    assert result.reason == "no face"
+    assert replace(result, values={**counted, "csim": 0.9}).reason is None
+
+
 def test_frames_against_references(tmp_path, make_video, run):
     make_video(tmp_path / "videos" / "a.mp4", 12, level=lambda i: 100)
     make_video(tmp_path / "references" / "a.mp4", 10, level=lambda i: 100 if i < 4 else 110)
@@ -188,7 +205,9 @@ def test_frames_against_references(tmp_path, make_video, run):
     assert compared.values["psnr"] == pytest.approx(psnr(flat, flat + np.uint8(10)), abs=1.5)
     assert 0.9 < compared.values["ssim"] < 1
     assert "no reference of this name" in alone.reasons["image"]
-    assert [result.name for result in systems["real"].results] == ["a.mp4"]
+    (real,) = systems["real"].results
+    assert real.name == "a.mp4"
+    assert "no reference" not in real.reasons["image"], "an unmodified clip has none to miss"
 
 
 @pytest.mark.parametrize(

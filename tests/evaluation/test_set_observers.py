@@ -64,7 +64,7 @@ def test_sets_are_compared_and_resumed(tmp_path, sets):
     assert not isinstance(PairCounter(), SetObserver)
     for item in sets:
         values, reasons, _ = measure(observers, item)
-        assert (values, reasons) == ({"n_frames_reference": 30}, {})
+        assert (values, reasons) == ({"n_frames_reference": 30, "n_frames": 20}, {})
     assert network.calls == 10 + 10 + 15  # a reference counts as a whole, and once
     values, notes = observer.aggregates("ours", ["a", "b"])
     expected = FrechetDistance(4)
@@ -104,7 +104,7 @@ def test_sets_of_faces_need_faces(tmp_path, make_textured):
     video = make_textured(tmp_path / "v.mp4", 6, faces=lambda i: [])
     observers = _fid(tmp_path / "features", Means(), "face")
     values, reasons, _ = measure(observers, VideoItem("v", video, video), AnnotatedDetector())
-    assert values == {"n_frames_reference": 6}
+    assert values == {"n_frames_reference": 6, "n_frames": 6}
     assert reasons["image"] == "FID, face: the video has no frames with the region"
     assert not list((tmp_path / "features").rglob("*.npy"))
 

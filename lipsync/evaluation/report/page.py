@@ -220,9 +220,9 @@ def _offsets(report: Report) -> str:
             for known, measured in result.offsets.items()
         )
         if pairs:
-            exact = sum(n for (known, measured), n in pairs.items() if known == measured) / pairs.total()
+            exact = row.value("shift_exact") or 0.0
             title = f"{row.label}: known shifts and what was measured"
-            note = f"{100 * exact:.0f} % exact"
+            note = f"{100 * exact:.0f} % moved by exactly as much"
             matrices.append(style.figure(title, charts.shift_matrix(title, pairs), note=note))
     return f'<div class="grid small">{"".join(figures + matrices)}</div>' if figures or matrices else ""
 
@@ -281,6 +281,7 @@ def _reproduce(report: Report) -> str:
     for index, generator in enumerate(report.evaluation.generators, start=1):
         trained = f"; trained with {', '.join(generator.trained_with)}" if generator.trained_with else ""
         files[f"Generator {index}"] = f"{generator.name}, sha256 {generator.sha256}{trained}"
+    files |= {f"Weights of {name}": f"sha256 {digest}" for name, digest in report.evaluation.weights.items()}
     settings = report.summary["settings"]
     shown = json.dumps(settings, indent=2, ensure_ascii=False) if settings else ""
     return (

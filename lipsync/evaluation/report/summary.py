@@ -80,6 +80,7 @@ def summarize(evaluation: Evaluation, numbers: Numbers) -> dict[str, Any]:
         "protocol_description": evaluation.protocol_description,
         "judge": {"name": judge.name, "kind": judge.kind, "sha256": judge.sha256} if judge else None,
         "generators": [_generator(generator) for generator in evaluation.generators],
+        "weights": dict(evaluation.weights),
         "judge_trained_generator": evaluation.judge_trained_generator,
         "systems": {system.name: _system(system, numbers) for system in evaluation.systems},
         "differences": {
