@@ -21,7 +21,7 @@ from lipsync.audio.spec import SAMPLES_PER_FRAME, SYNC_FRAMES
 from lipsync.errors import NotScorableError
 from lipsync.evaluation.protocols import EvaluationProtocol
 from lipsync.evaluation.segments import Segment
-from lipsync.metrics.functional import MEDIAN_WINDOW, SyncScore, median_filter, score_distances
+from lipsync.metrics.functional import SyncScore, framewise_confidence, score_distances
 from lipsync.metrics.judges import Judge
 from lipsync.metrics.stretches import stretch_distances
 from lipsync.types import Waveform
@@ -171,17 +171,15 @@ def _score(distances: Tensor, start: int, needed: int) -> TrackScore | NotScorab
             f"{needed + SYNC_FRAMES - 1} are needed"
         )
     score = score_distances(distances)
-    first, curve = _curve(distances, score)
+    first, curve = _curve(distances)
     return TrackScore(start, rows, score, curve, start + first)
 
 
-def _curve(distances: Tensor, score: SyncScore) -> tuple[int, tuple[float, ...]]:
+def _curve(distances: Tensor) -> tuple[int, tuple[float, ...]]:
     """Frame-wise confidence at the best shift, and its first row: rows without a pair there are left out."""
-    vshift = (distances.shape[1] - 1) // 2
-    raw = (score.confidence + score.distance) - distances[:, vshift - score.offset].double().cpu().numpy()
-    (known,) = np.nonzero(np.isfinite(raw))
-    curve = median_filter(raw[known[0] : known[-1] + 1], MEDIAN_WINDOW)
-    return int(known[0]), tuple(curve.tolist())
+    curve = framewise_confidence(distances)
+    (known,) = np.nonzero(np.isfinite(curve))
+    return int(known[0]), tuple(curve[known[0] : known[-1] + 1].tolist())
 
 
 def _clip(

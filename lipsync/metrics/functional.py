@@ -187,12 +187,16 @@ def framewise_confidence(distances: Tensor) -> FloatArray:
         distances: ``(V, 2 * vshift + 1)`` of :func:`sync_distances`.
 
     Returns:
-        ``(V,)`` float32; the median over the shifts minus the distance of the frame.
+        ``(V,)`` float32; the median over the shifts minus the distance of the frame, nan at the ends where
+        the best shift has no sound.
     """
     means = torch.nanmean(distances, dim=0)
     best = int(torch.argmin(means))
     raw = (torch.median(means) - distances[:, best]).to("cpu", torch.float32).numpy()
-    return median_filter(raw, MEDIAN_WINDOW).astype(np.float32)
+    (known,) = np.nonzero(np.isfinite(raw))
+    inside = slice(known[0], known[-1] + 1)
+    raw[inside] = median_filter(raw[inside], MEDIAN_WINDOW)
+    return raw
 
 
 def median_filter(values: npt.NDArray[np.floating], size: int) -> npt.NDArray[np.floating]:

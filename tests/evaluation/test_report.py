@@ -284,10 +284,12 @@ def test_markdown_keeps_its_shape(written):
 
 
 def test_the_same_evaluation_gives_the_same_bytes(written, tmp_path):
-    evaluation, _, folder = written
-    write_report(replace(evaluation), tmp_path)
+    evaluation, *_ = written
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_report(replace(evaluation), tmp_path / name)
     for name in FILES:
-        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
