@@ -116,28 +116,10 @@ def test_frames_far_behind_the_last_sound_are_not_read() -> None:
 
 
 def held_tensors() -> int:
-    """Bytes behind all tensors."""
+    """Bytes behind all tensors, garbage of other tests left out."""
+    gc.collect()
     tensors = [item for item in gc.get_objects() if type(item) is Tensor]
     return sum({part.data_ptr(): part.nbytes() for part in map(Tensor.untyped_storage, tensors)}.values())
-
-
-def extra_memory(frames: int, sounds: list[np.ndarray]) -> tuple[int, int]:
-    """Most bytes held during a stretch: in tensors without the distances, and by Python and numpy."""
-    judge = Small()
-    before, held = held_tensors(), []
-
-    def measure(index: int) -> None:
-        if index % (frames // 8) == frames // 8 - 1:
-            held.append(held_tensors() - before - index * 124 * len(sounds))
-
-    tracemalloc.start()
-    try:
-        found = stretch_distances(judge, crops(frames, measure), sounds)
-        arrays = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert all(isinstance(item, Tensor) and len(item) == frames - 4 for item in found)
-    return max(held), arrays
 
 
 @pytest.mark.parametrize("most", [0, 2])
