@@ -89,7 +89,8 @@ def _run(cfg: DictConfig, folder: Path) -> None:
         judge, notes = build_judge(cfg, bar)
         protocol = build_protocol(cfg, judge, bar)
         visual = build_visual(cfg, folder / FOLDER / "features", bar)
-        settings = fingerprint(cfg, judge, protocol)
+        weights = weight_hashes(cfg.metrics)
+        settings = fingerprint(cfg, judge, protocol, weights)
     check_output(folder)
     with Journal(folder, settings) as journal:
         _say_where_it_starts(journal, folder)
@@ -106,7 +107,7 @@ def _run(cfg: DictConfig, folder: Path) -> None:
             protocol=protocol.name,
             protocol_description=None if judge is None else protocol.describe(judge),
             generators=work.generators,
-            weights=weight_hashes(cfg.metrics),
+            weights=weights,
             notes=[*notes, *work.notes, *(missing_weights(cfg.metrics) if visual is not None else [])],
             settings=plain(cfg),
         )

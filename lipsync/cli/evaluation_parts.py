@@ -223,15 +223,24 @@ def missing_weights(metrics: DictConfig) -> list[str]:
     return [f"Not measured, because no weights were given: {'; '.join(left)}."] if left else []
 
 
-def fingerprint(cfg: DictConfig, judge: Judge | None, protocol: EvaluationProtocol) -> Mapping[str, Any]:
-    """Everything that the values of a video depend on besides its files."""
+def fingerprint(
+    cfg: DictConfig, judge: Judge | None, protocol: EvaluationProtocol, weights: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Everything that the values of a video depend on besides its files.
+
+    Args:
+        cfg: The whole configuration.
+        judge: Of the run.
+        protocol: Of the run.
+        weights: See :func:`weight_hashes`.
+    """
     return {
         "versions": versions(),
         "device": str(cfg.device),
         "judge": None if judge is None else [judge.sha256, judge.kind],
         "protocol": None if judge is None else [protocol.describe(judge), plain(cfg.protocol)],
         "metrics": plain(cfg.metrics),
-        "weights": weight_hashes(cfg.metrics),
+        "weights": dict(weights),
         "detector": plain(cfg.detector),
         "references": cfg.references is not None or cfg.generator is not None,
     }

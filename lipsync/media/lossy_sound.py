@@ -15,7 +15,8 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from lipsync.errors import MediaError
-from lipsync.media.probe import decode, open_media, ratio, reason
+from lipsync.media.probe import audio_stream, decode, open_media, ratio, reason
+from lipsync.media.waveform import LONGEST_PADDING
 from lipsync.types import Waveform
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 RATE = 16000
 MP3_DELAY = 1105
 """Samples by which an MP3 encoder and decoder delay the sound; an AVI file does not say so."""
-LONGEST_PADDING = 4096
-"""Samples that the last packet of a codec may carry beyond the end of the sound."""
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
@@ -41,7 +40,7 @@ def program_sound(path: str | Path) -> Waveform:
         MediaError: The file is missing, unreadable, has no audio stream or holds no sound.
     """
     with open_media(path) as container:
-        stream = _stream(container, path)
+        stream = audio_stream(container, path)
         return _mono(_silence(container, stream, RATE), _frames(container, stream, path), path)
 
 
@@ -54,7 +53,7 @@ def program_sound_by_mp3(path: str | Path) -> Waveform:
         MediaError: As :func:`program_sound`.
     """
     with open_media(path) as container:
-        stream = _stream(container, path)
+        stream = audio_stream(container, path)
         rate = _nearest(stream.codec_context.sample_rate)
         layout = "mono" if stream.codec_context.channels == 1 else "stereo"
         encoder = av.CodecContext.create("libmp3lame", "w")
@@ -75,7 +74,7 @@ def mp3_rate(path: str | Path) -> int | None:
     with open_media(path) as container:
         if not container.streams.audio:
             return None
-        return _nearest(_stream(container, path).codec_context.sample_rate)
+        return _nearest(audio_stream(container, path).codec_context.sample_rate)
 
 
 def mp3_video_lag(rate: int, fps: Fraction) -> int:
@@ -90,15 +89,6 @@ def mp3_video_lag(rate: int, fps: Fraction) -> int:
 
 def _nearest(rate: int) -> int:
     return min(_MP3_RATES, key=lambda known: abs(known - rate))
-
-
-def _stream(container: InputContainer, path: str | Path) -> AudioStream:
-    if not container.streams.audio:
-        raise MediaError(f"{path}: has no audio stream")
-    stream = container.streams.audio[0]
-    if stream.codec_context is None or not stream.codec_context.sample_rate:
-        raise MediaError(f"{path}: the audio stream is of an unknown kind; re-encode it, for instance as wav")
-    return stream
 
 
 def _silence(container: InputContainer, stream: AudioStream, rate: int) -> int:

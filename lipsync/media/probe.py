@@ -132,6 +132,20 @@ def open_media(path: str | Path) -> Iterator[InputContainer]:
         yield container
 
 
+def audio_stream(container: InputContainer, path: str | Path) -> AudioStream:
+    """The first audio stream.
+
+    Raises:
+        MediaError: There is none, or none that can be decoded.
+    """
+    if not container.streams.audio:
+        raise MediaError(f"{path}: has no audio stream")
+    stream = container.streams.audio[0]
+    if stream.codec_context is None or not stream.codec_context.sample_rate:
+        raise MediaError(f"{path}: the audio stream is of an unknown kind; re-encode it, for instance as wav")
+    return stream
+
+
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """The first video stream that is not a cover picture.
 

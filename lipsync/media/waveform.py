@@ -16,7 +16,7 @@ from av.error import FFmpegError
 
 from lipsync.errors import MediaError
 from lipsync.files import replacing
-from lipsync.media.probe import LONGEST_GAP, decode, first_video, open_media, ratio, reason
+from lipsync.media.probe import LONGEST_GAP, audio_stream, decode, first_video, open_media, ratio, reason
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -26,7 +26,7 @@ Samples = npt.NDArray[np.float32]
 
 _JITTER = Fraction(1, 25)
 """Seconds by which timestamps may wander before silence is inserted (one frame of video)."""
-_LONGEST_PADDING = 4096
+LONGEST_PADDING = 4096
 """Samples that the last packet of a codec may carry beyond the end of the sound."""
 
 
@@ -93,7 +93,7 @@ def audio_format(path: str | Path) -> AudioFormat:
         MediaError: The file is unreadable or has no audio stream.
     """
     with open_media(path) as container:
-        return _format(_audio_stream(container, Path(path)))
+        return _format(audio_stream(container, Path(path)))
 
 
 def decode_audio(path: str | Path) -> Iterator[Samples]:
@@ -104,7 +104,7 @@ def decode_audio(path: str | Path) -> Iterator[Samples]:
     """
     path = Path(path)
     with open_media(path) as container:
-        stream = _audio_stream(container, path)
+        stream = audio_stream(container, path)
         limit = _stated_end(container, stream)
         written = 0
         tail: list[Samples] = []
@@ -115,21 +115,12 @@ def decode_audio(path: str | Path) -> Iterator[Samples]:
                 yield inside
             written += inside.shape[1]
             tail.append(outside)
-            if sum(part.shape[1] for part in tail) > _LONGEST_PADDING:
+            if sum(part.shape[1] for part in tail) > LONGEST_PADDING:
                 # More than a codec pads: the container understates its length.
                 yield from (part for part in tail if part.size)
                 limit, tail = None, []
         if written == 0:
             raise MediaError(f"{path}: the audio stream holds no sound")
-
-
-def _audio_stream(container: InputContainer, path: Path) -> AudioStream:
-    if not container.streams.audio:
-        raise MediaError(f"{path}: has no audio stream")
-    stream = container.streams.audio[0]
-    if stream.codec_context is None or not stream.codec_context.sample_rate:
-        raise MediaError(f"{path}: the audio stream is of an unknown kind; re-encode it, for instance as wav")
-    return stream
 
 
 def _format(stream: AudioStream) -> AudioFormat:

@@ -59,7 +59,7 @@ class LrsProtocol:
             )
         loss = (
             "Frames are used as decoded (lossless); the reference stores them as JPEG in between, which "
-            "changes scores slightly."
+            "changes scores."
             if self.lossless
             else "Frames pass through JPEG at ffmpeg's default quality, as in the reference."
         )

@@ -94,7 +94,7 @@ class WildProtocol:
             )
         loss = (
             "Frames and sound are used as decoded (lossless); the reference stores them as MPEG-4, MP3, JPEG "
-            "and XVID in between, which changes scores slightly."
+            "and XVID in between, which changes scores."
             if self.lossless
             else "Frames pass through MPEG-4, JPEG, XVID and JPEG again, the sound through MP3, with the "
             "settings and the delays they have in the reference."
