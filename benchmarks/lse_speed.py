@@ -24,7 +24,6 @@ import argparse
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +35,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from processes import cpu_seconds, forget_peak, in_a_process, memory
 
 from lipsync.errors import UserError
 from lipsync.evaluation.protocols import FPS, EvaluationProtocol, LrsProtocol, StrictProtocol, WildProtocol
@@ -196,34 +196,6 @@ def measure(job: Job) -> dict[str, Any]:
         }
 
 
-def cpu_seconds() -> float:
-    """Of this process and of those it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def memory(kind: str) -> float:
-    """Resident set of this process in MB: ``VmRSS``, now, or ``VmHWM``, the largest so far.
-
-    Not ``ru_maxrss``: that begins with the resident set of the process that started this one.
-    """
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024
-
-
-def forget_peak() -> None:
-    """Let ``VmHWM`` begin anew."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def in_a_process(job: Job) -> dict[str, Any]:
-    """:func:`measure` in a fresh process."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--job", json.dumps(job)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603 - itself
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def cut(video: Path, seconds: float, times: int, target: Path) -> int:
     """The first seconds of a video at 25 fps, repeated; gives the number of frames."""
     limit = max(int(seconds * FPS), 1)
@@ -296,9 +268,9 @@ def jobs(video: Path, options: argparse.Namespace) -> list[Job]:
 
 def run_of(job: Job, long: Path, options: argparse.Namespace) -> dict[str, Any]:
     """What one job takes, and the memory of the same with the longer video."""
-    row = in_a_process(job)
+    row = in_a_process(__file__, job)
     if options.longer > 1:
-        row["memory_longer"] = in_a_process(job._replace(video=str(long)))["memory"]
+        row["memory_longer"] = in_a_process(__file__, job._replace(video=str(long)))["memory"]
     return row
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,21 @@ class Face:
     """``(5, 2)`` pixels: eyes (image left, image right), nose tip, mouth corners (left, right)."""
 
 
+class Color(NamedTuple):
+    """How a stream codes its colours, in FFmpeg's numbers (ITU-T H.273); 2 and 0 stand for "not stated"."""
+
+    matrix: int = 1
+    """1 BT.709, 5 and 6 BT.601, 9 BT.2020; 0 is RGB."""
+    range: int = 1
+    """1 limited (luma 16 to 235), 2 full."""
+    primaries: int = 1
+    transfer: int = 1
+
+
+BT709 = Color()
+"""High definition, limited range."""
+
+
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What a video file holds, as it will be decoded (rotation metadata applied)."""
@@ -122,6 +137,8 @@ class VideoInfo:
     rotation: int
     """Clockwise degrees (0, 90, 180, 270) that the reader applies to show the picture upright."""
     has_audio: bool
+    color: Color = BT709
+    """Of the stored pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +170,23 @@ class Patch:
     """Region of the frame, whole pixels inside the image, that ``image`` stands for."""
     image: Image | None = None
     """Square network output, to be resized to ``box``."""
+    face: Face | None = None
+    """The face that ``box`` was taken from."""
+    strength: float = 1.0
+    """How much of ``image`` is to show, 0 (the frame passes through) to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A frame whose face region was repainted, and what it was before."""
+
+    frame: Frame
+    """The finished picture; where ``face`` is None, the source's."""
+    source: Image
+    """The picture before."""
+    face: Face | None = None
+    """Whose region was repainted; None where the frame passed through."""
+    box: Box | None = None
+    """The repainted region, whole pixels inside the image."""
+    mask: npt.NDArray[np.float32] | None = None
+    """``(h, w, 1)`` weight of the new picture inside ``box``, in [0, 1]; None means 1 everywhere."""

@@ -13,6 +13,10 @@ _WAV2LIP_PAGE = "https://github.com/Rudrabha/Wav2Lip#getting-the-weights"
 _WAV2LIP_LICENCE = "research and personal use only, no commercial use (trained on LRS2)"
 _RELEASE = "https://github.com/justinjohn0306/Wav2Lip/releases/download/models"
 _MIRROR = "https://huggingface.co/camenduru/Wav2Lip/resolve/main/checkpoints"
+_GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download"
+_GFPGAN_LICENCE = "Apache-2.0 (GFPGAN); trained on FFHQ, which is not for commercial use"
+_FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
+_CELEBA = "trained on CelebAMask-HQ, which is not for commercial use"
 _ROTS = "the SharePoint addresses on the Wav2Lip page are dead; mirrors of the same bytes are used"
 
 
@@ -167,6 +171,53 @@ _SPECS = (
         kind=Kind.UNKNOWN,
         page="https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet",
         note="ONNX, read by OpenCV and not by load_state",
+    ),
+    CheckpointSpec(
+        name="gfpgan_v1.3",
+        filename="GFPGANv1.3.pth",
+        urls=(f"{_GFPGAN}/v1.3.0/GFPGANv1.3.pth",),
+        sha256="c953a88f2727c85c3d9ae72e2bd4846bbaf59fe6972ad94130e23e7017524a70",
+        size=348_632_874,
+        licence=_GFPGAN_LICENCE,
+        kind=Kind.GFPGAN,
+        page="https://github.com/TencentARC/GFPGAN",
+        note="more natural results than 1.2",
+    ),
+    CheckpointSpec(
+        name="gfpgan_v1.4",
+        filename="GFPGANv1.4.pth",
+        urls=(f"{_GFPGAN}/v1.3.0/GFPGANv1.4.pth", f"{_GFPGAN}/v1.3.4/GFPGANv1.4.pth"),
+        sha256="e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
+        size=348_632_874,
+        licence=_GFPGAN_LICENCE,
+        kind=Kind.GFPGAN,
+        page="https://github.com/TencentARC/GFPGAN",
+        note="slightly more detail than 1.3, nearer to the person",
+    ),
+    CheckpointSpec(
+        name="face_parsing",
+        filename="79999_iter.pth",
+        urls=(
+            f"{_FACEXLIB}/v0.2.0/parsing_bisenet.pth",
+            "https://huggingface.co/ManyOtherFunctions/face-parse-bisent/resolve/main/79999_iter.pth",
+        ),
+        sha256="468e13ca13a9b43cc0881a9f99083a430e9c0a38abd935431d1c28ee94b26567",
+        size=53_289_463,
+        licence=f"MIT (face-parsing.PyTorch); {_CELEBA}",
+        kind=Kind.BISENET,
+        page="https://github.com/zllrunning/face-parsing.PyTorch",
+        note="the page links to Google Drive; mirrors of the same bytes are used",
+    ),
+    CheckpointSpec(
+        name="parsenet",
+        filename="parsing_parsenet.pth",
+        urls=(f"{_FACEXLIB}/v0.2.2/parsing_parsenet.pth",),
+        sha256="3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
+        size=85_331_193,
+        licence=f"MIT (facexlib); {_CELEBA}",
+        kind=Kind.PARSENET,
+        page="https://github.com/xinntao/facexlib",
+        note="the parser of the GFPGAN package",
     ),
 )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lipsync.errors import CheckpointError
@@ -17,7 +18,7 @@ State = dict[str, Tensor]
 
 
 class Kind(StrEnum):
-    """Networks of the Wav2Lip family and its judges; the value is the name shown to the user."""
+    """Networks of the Wav2Lip family, its judges and its helpers; the value is the name shown to the user."""
 
     GENERATOR = "Wav2Lip generator"
     EXPERT = "SyncNet expert"
@@ -25,6 +26,9 @@ class Kind(StrEnum):
     S3FD = "S3FD face detector"
     S3FD_SYNCNET_PYTHON = "S3FD face detector (syncnet_python layout)"
     LSE_SYNCNET = "SyncNet v2 (LSE judge)"
+    GFPGAN = "GFPGAN face restorer"
+    BISENET = "BiSeNet face parser"
+    PARSENET = "ParseNet face parser"
     UNKNOWN = "network of unknown kind"
 
 
@@ -35,8 +39,13 @@ _SIGNATURES: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     (Kind.S3FD, ("conv3_3_norm.", "fc6.")),
     (Kind.S3FD_SYNCNET_PYTHON, ("L2Norm3_3.", "vgg.")),
     (Kind.LSE_SYNCNET, ("netcnnaud.", "netcnnlip.")),
+    # "final_conv.weight": in GFPGAN 1.0, which is another network, the layer is "final_conv.0".
+    (Kind.GFPGAN, ("stylegan_decoder.", "condition_scale.", "final_conv.weight")),
+    (Kind.BISENET, ("cp.resnet.", "ffm.")),
+    (Kind.PARSENET, ("encoder.", "out_mask_conv.")),
 )
 _MULTIPLE = 8
+_CONSTANT, _FIRST = "stylegan_decoder.constant_input.weight", "conv_body_first.weight"
 
 
 @dataclass(frozen=True)
@@ -110,10 +119,33 @@ def expert_kwargs(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {**sizes, "head": "contrastive", "embedding": head.shape[0]}
 
 
+def gfpgan_kwargs(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments of ``GFPGANv1Clean`` for the weights in ``state``: size and channel counts.
+
+    Raises:
+        CheckpointError: The shapes are of no such network.
+    """
+    noises = sum(key.startswith("stylegan_decoder.noises.") for key in state)
+    if noises < 3 or noises % 2 == 0:
+        raise _alien(Kind.GFPGAN, f"they hold {noises} noises")
+    constant, first = (state.get(key, torch.empty(0, 0)).shape for key in (_CONSTANT, _FIRST))
+    if not all((*constant, *first)):
+        raise _alien(Kind.GFPGAN, f"{_CONSTANT} or {_FIRST} is missing")
+    side = 1 << (noises + 3) // 2  # one noise at side 4, two at each larger one
+    narrow = constant[1] / 512
+    # The U-Net's finest level has half of 256 * 64 / side channels, times the factors.
+    multiplier = 2 if side < 64 else max(1, round(first[0] * side / (8192 * narrow)))
+    return {"out_size": side, "channel_multiplier": multiplier, "narrow": narrow}
+
+
 def describe(state: Mapping[str, Tensor]) -> str:
     """Name of the network with the settings that can be told, for messages."""
     kind = kind_of(state)
-    readers = {Kind.GENERATOR: generator_kwargs, Kind.EXPERT: expert_kwargs}
+    readers = {
+        Kind.GENERATOR: generator_kwargs,
+        Kind.EXPERT: expert_kwargs,
+        Kind.GFPGAN: gfpgan_kwargs,
+    }
     if kind not in readers:
         return kind.value
     try:

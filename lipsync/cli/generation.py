@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lipsync import __version__
 from lipsync.audio.spec import WAV2LIP
 from lipsync.checkpoints.origin import generator_provenance
 from lipsync.checkpoints.store import Progress
+from lipsync.cli.inference_parts import build_parts
 from lipsync.cli.values import flag, four, whole
-from lipsync.cli.weights import build_detector
 from lipsync.evaluation.making import Job
 from lipsync.evaluation.results import GeneratorInfo
 from lipsync.inference.pipeline import LipSyncPipeline
@@ -79,8 +78,8 @@ def build_maker(
     """The generator of a checkpoint, ready to work.
 
     Args:
-        cfg: Groups ``synthesizer``, ``detector``, ``compositor``, ``enhancer`` and ``interpolator``, and
-            ``pads``, ``every`` and ``nosmooth``, all as in ``configs/infer.yaml``.
+        cfg: Groups as for :func:`lipsync.cli.inference_parts.build_parts`, and ``pads``, ``every`` and
+            ``nosmooth``, all as in ``configs/infer.yaml``.
         checkpoint: A name of the catalogue, or a path.
         progress: Called while weights are downloaded.
 
@@ -94,13 +93,14 @@ def build_maker(
         "smooth": not flag(cfg, "nosmooth"),
     }
     provenance = generator_provenance(checkpoint, progress)
-    stages = [cfg.get(name) for name in ("enhancer", "interpolator")]
+    parts = build_parts(cfg, checkpoint, progress or _unheard)
     pipeline = partial(
         LipSyncPipeline,
-        instantiate(cfg.synthesizer, checkpoint=checkpoint, progress=progress),
-        build_detector(cfg.detector, progress or _unheard),
-        instantiate(cfg.compositor),
-        stages=[instantiate(stage) for stage in stages if stage is not None],
+        parts.synthesizer,
+        parts.detector,
+        parts.compositor,
+        enhancer=parts.enhancer,
+        stages=parts.stages,
         writer=partial(VideoWriter, **LOSSLESS),
         extend="cut",
         **settings,

@@ -1,11 +1,12 @@
-"""Detectors whose weights may have to be downloaded first, with a bar while that takes time."""
+"""Parts whose weights may have to be downloaded first, with a bar while that takes time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lipsync.checkpoints.store import Progress, resolve
 from lipsync.faces.detector import FaceDetector
@@ -21,15 +22,33 @@ def build_detector(cfg: DictConfig, progress: Progress) -> FaceDetector:
     Raises:
         CheckpointError: The weights cannot be had or do not fit.
     """
-    detector: FaceDetector = instantiate(cfg, **_fetched(cfg, progress))
+    detector: FaceDetector = instantiate(with_local_weights(cfg, progress))
     return detector
 
 
 def detector_factory(cfg: DictConfig, progress: Progress) -> Callable[[], FaceDetector]:
     """As :func:`build_detector`, but built when called; the weights are fetched now. Picklable."""
-    factory: Callable[[], FaceDetector] = instantiate(cfg, **_fetched(cfg, progress), _partial_=True)
+    factory: Callable[[], FaceDetector] = instantiate(with_local_weights(cfg, progress), _partial_=True)
     return factory
 
 
-def _fetched(cfg: DictConfig, progress: Progress) -> dict[str, str]:
-    return {"weights": str(resolve(cfg.weights, progress))} if "weights" in cfg else {}
+def with_local_weights(cfg: DictConfig, progress: Progress) -> DictConfig:
+    """A copy of the node in which every ``weights``, at any depth, is a file that is there.
+
+    Args:
+        cfg: To be instantiated.
+        progress: Called while files of the catalogue are downloaded.
+
+    Raises:
+        CheckpointError: A file cannot be had.
+    """
+
+    def local(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: str(resolve(inner, progress)) if key == "weights" and inner else local(inner)
+            for key, inner in value.items()
+        }
+
+    return OmegaConf.create(local(OmegaConf.to_container(cfg, resolve=True)))

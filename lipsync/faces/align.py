@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lipsync.types import Image
-
 Floats = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
+_Picture = TypeVar("_Picture", bound=npt.NDArray[Any])
 
 ARCFACE_TEMPLATE: Floats = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -23,6 +23,21 @@ ARCFACE_TEMPLATE: Floats = np.array(
 )
 """``(5, 2)`` pixels of a 112 x 112 picture: eyes (image left, image right), nose tip, mouth corners. Face
 recognition networks (ArcFace and its kin, SFace) learn from faces put there."""
+
+FFHQ_SIZE = 512
+FFHQ_TEMPLATE: Floats = np.array(
+    [
+        [192.98138, 239.94708],
+        [318.90277, 240.19360],
+        [256.63416, 314.01935],
+        [201.26117, 371.41043],
+        [313.08905, 371.15118],
+    ],
+    dtype=np.float32,
+)
+"""``(5, 2)`` pixels of a 512 x 512 picture, in the same order. Networks that restore faces (GFP-GAN, GPEN,
+CodeFormer) learn from pictures laid out like those of FFHQ (Karras et al., "A Style-Based Generator
+Architecture for Generative Adversarial Networks", 2019); the points are facexlib's."""
 
 _FINEST = 16
 """Most samples a side that one pixel of a shrunk picture is averaged from."""
@@ -81,32 +96,46 @@ def transform(points: npt.ArrayLike, matrix: npt.ArrayLike) -> Floats:
     return (np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]).astype(np.float32)
 
 
+def resized(matrix: npt.ArrayLike, factor: float) -> Matrix:
+    """``(2, 3)``: ``matrix`` followed by a resize of the picture by ``factor``, pixels taken as areas."""
+    scaled = np.asarray(matrix, np.float64) * factor
+    scaled[:, 2] += (factor - 1) / 2
+    return scaled
+
+
 def warp(
-    image: Image, matrix: npt.ArrayLike, size: int | tuple[int, int], fill: Sequence[float] = (0, 0, 0)
-) -> Image:
-    """The picture that ``matrix`` makes of the image: bilinear, and averaged where it is shrunk.
+    image: _Picture,
+    matrix: npt.ArrayLike,
+    size: int | tuple[int, int],
+    fill: Sequence[float] = (0, 0, 0),
+    enlarge: int = cv2.INTER_LINEAR,
+) -> _Picture:
+    """The picture that ``matrix`` makes of the image: interpolated, and averaged where it is shrunk.
 
     A network's small input taken from a large face by bilinear sampling alone would skip pixels, and flicker.
 
     Args:
-        image: ``(H, W, 3)`` uint8.
+        image: ``(H, W, 3)`` uint8, or ``(H, W)`` float32.
         matrix: ``(2, 3)``, from pixels of the image to pixels of the result.
         size: Side of the result, or ``(width, height)``.
         fill: Colour of what lies outside the image.
+        enlarge: OpenCV's interpolation where the image is not shrunk.
 
     Returns:
-        ``(height, width, 3)`` uint8.
+        ``(height, width, 3)`` or ``(height, width)``, as the image.
     """
     width, height = (size, size) if isinstance(size, int) else size
     affine = np.asarray(matrix, np.float64)
     scale = math.sqrt(abs(float(np.linalg.det(affine[:, :2]))))
     finer = min(_FINEST, max(1, math.ceil(1 / scale - 1e-6))) if scale > 0 else 1
-    # The centres of the finer grid's pixels: those of one pixel lie evenly around its own.
-    shifted = affine * finer
-    shifted[:, 2] += (finer - 1) / 2
     sampled = cv2.warpAffine(
-        image, shifted, (width * finer, height * finer), flags=cv2.INTER_LINEAR, borderValue=tuple(fill)
+        image,
+        # The centres of the finer grid's pixels: those of one pixel lie evenly around its own.
+        resized(affine, finer),
+        (width * finer, height * finer),
+        flags=cv2.INTER_LINEAR if finer > 1 else enlarge,
+        borderValue=tuple(fill),
     )
     if finer > 1:
         sampled = cv2.resize(sampled, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(sampled, dtype=np.uint8)
+    return cast(_Picture, np.asarray(sampled, dtype=image.dtype))

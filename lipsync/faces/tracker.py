@@ -1,16 +1,22 @@
-"""Follow the main face through a stream of frames."""
+"""Follow one face through a stream of frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
 from lipsync.faces.detector import FaceDetector
+from lipsync.faces.selection import Selection, largest
 from lipsync.faces.shots import CutFinder
-from lipsync.types import Face, FaceFrame, Frame
+from lipsync.types import Box, Face, FaceFrame, Frame
+
+AS_EXPECTED = 0.5
+"""Overlap with the place where a face should be by now from which on it needs no closer look."""
+ESTABLISHED = 3
+"""Looks that make a face somebody; less may be a mistake of the detector."""
 
 
 def track_face(
@@ -22,15 +28,19 @@ def track_face(
     max_gap: int = 12,
     batch: int = 1,
     cut_threshold: float = 20.0,
+    select: Selection = largest,
+    patience: int | None = 0,
 ) -> Iterator[FaceFrame]:
-    """Give every frame the main face in it.
+    """Give every frame the face followed in it.
 
-    A track begins with the largest face (area times score) and goes on with the face that overlaps it most.
+    A track begins with the face that ``select`` chooses and goes on with the same one: it overlaps where that
+    face was last, and no other face followed beside it has a better claim (see :func:`assign`).
     The detector looks at every ``every``-th frame. Between two such frames the box and landmarks are
-    interpolated where the followed face is found again, overlapping, without a shot cut between; otherwise
-    the detector looks at the frames between, too. Up to ``max_gap`` frames without the face inside a track
-    are interpolated. After a longer gap, or a cut, the next track begins with whichever face is the main one;
-    the frames of the gap get the main face seen in them, or None.
+    interpolated where the followed face is found again, overlapping, without a shot cut between and without
+    a second face in the same place; otherwise the detector looks at the frames between, too. Up to
+    ``max_gap`` frames without the face inside a track are interpolated. After a longer gap, or a cut, the
+    next track begins with whichever face is chosen then; the frames of the gap get the one chosen in them,
+    or None.
 
     One item is given per frame, in order. At most ``every * batch + max_gap`` frames are held.
 
@@ -42,23 +52,96 @@ def track_face(
         max_gap: Longest run of frames without the face that is interpolated.
         batch: Scheduled frames handed to the detector at once (for detectors on a GPU).
         cut_threshold: See :class:`lipsync.faces.shots.CutFinder`.
+        select: Chooses the face that a track begins with.
+        patience: Frames from the followed face's last sight on for which, within the shot, no track begins
+            with a face that was seen beside it; None: the rest of the shot.
 
     Raises:
         ValueError: ``every`` or ``batch`` below 1, or ``max_gap`` below 0.
     """
     if every < 1 or batch < 1 or max_gap < 0:
         raise ValueError(f"need every >= 1, batch >= 1, max_gap >= 0, got {every}, {batch}, {max_gap}")
-    follower = _Follower(detector, _Linker(min_iou, max_gap), CutFinder(cut_threshold), every)
-    return follower.run(iter(frames), batch)
+    linker = _Linker(min_iou, max_gap, select, patience)
+    return _Follower(detector, linker, CutFinder(cut_threshold), every).run(iter(frames), batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Where a face was seen last, and how it moves."""
+
+    face: Face
+    at: int
+    """Number of the frame."""
+    velocity: tuple[float, float] = (0.0, 0.0)
+    """Pixels a frame."""
+    sights: int = 1
+    """Looks that found it."""
+    misses: int = 0
+    """Looks since then that did not."""
+
+    def follow(self, face: Face, at: int, *, looked: bool = True) -> Trail:
+        """The trail with its face seen again, or known by interpolation."""
+        steps = max(1, at - self.at)
+        (x, y), (x0, y0) = face.box.center, self.face.box.center
+        # Halfway to the newest step: one box taken from a passer-by does not turn the direction round.
+        velocity = tuple(
+            (old + new / steps) / 2 for old, new in zip(self.velocity, (x - x0, y - y0), strict=True)
+        )
+        return Trail(face, at, (velocity[0], velocity[1]), self.sights + looked)
+
+    def expected(self, at: int) -> Box:
+        """Where the face would be in another frame if it went on moving."""
+        last, steps = self.face.box, max(0, at - self.at)
+        dx, dy = (speed * steps for speed in self.velocity)
+        return Box(last.x1 + dx, last.y1 + dy, last.x2 + dx, last.y2 + dy)
+
+    def affinity(self, face: Face, at: int) -> float:
+        """How well a face goes on from here: overlap with the last box and with where it should be by now.
+
+        Of two that overlap equally, the one in the direction of motion and of more similar size is better.
+        """
+        last = self.face.box
+        areas = sorted((last.area, face.box.area))
+        similarity = (areas[0] / areas[1]) ** 0.5 if areas[1] > 0 else 0.0
+        return (last.iou(face.box) + self.expected(at).iou(face.box)) / 2 * similarity
+
+
+def assign(trails: Sequence[Trail], faces: Sequence[Face], at: int, min_iou: float) -> list[int | None]:
+    """For each trail which of the faces goes on with it, the best pairs first; none is shared.
+
+    Args:
+        trails: Of one shot.
+        faces: Seen in one frame.
+        at: Number of that frame.
+        min_iou: Least overlap with the trail's last box.
+    """
+    pairs = [
+        (trail.affinity(face, at), i, j)
+        for i, trail in enumerate(trails)
+        for j, face in enumerate(faces)
+        if trail.face.box.iou(face.box) >= min_iou
+    ]
+    found: list[int | None] = [None] * len(trails)
+    taken: set[int] = set()
+    for _, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
+        if found[i] is None and j not in taken:
+            found[i] = j
+            taken.add(j)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A frame, the faces that may be the followed one, and whether a new shot begins with it."""
+    """What is known of a frame."""
 
     frame: Frame
+    at: int
+    """Its number, counted here."""
     faces: Sequence[Face]
     cut: bool
+    """Whether a new shot begins with it."""
+    sure: bool = False
+    """Whether the one face is the followed one, interpolated."""
 
 
 class _Follower:
@@ -72,96 +155,166 @@ class _Follower:
 
     def run(self, frames: Iterator[Frame], batch: int) -> Iterator[FaceFrame]:
         size = 1  # the first frame alone, so that every block has a scheduled frame on either side
+        number = 0
         while chunk := list(islice(frames, size)):
-            cuts = [self.begins_shot(frame.image) for frame in chunk]
+            seen = [
+                _Seen(frame, at, (), self.begins_shot(frame.image)) for at, frame in enumerate(chunk, number)
+            ]
+            number += len(seen)
             # The last frame of a block is the scheduled one; the stream's last block may be shorter.
-            blocks = [slice(i, min(i + self.every, len(chunk))) for i in range(0, len(chunk), self.every)]
-            scheduled = self.detector.detect([chunk[block][-1] for block in blocks])
+            blocks = [seen[i : i + self.every] for i in range(0, len(seen), self.every)]
+            scheduled = self.detector.detect([block[-1].frame for block in blocks])
             for block, faces in zip(blocks, scheduled, strict=True):
-                for item in self._complete(chunk[block], cuts[block], faces):
+                for item in [*self._between(block, faces), replace(block[-1], faces=faces)]:
                     yield from self.linker.push(item)
             size = self.every * batch
         yield from self.linker.finish()
 
-    def _complete(self, block: Sequence[Frame], cuts: Sequence[bool], faces: Sequence[Face]) -> list[_Seen]:
-        """What is seen in the frames of a block, given the ``faces`` detected in its last frame."""
-        found = [*self._between(block, any(cuts), faces), faces]
-        return [_Seen(*item) for item in zip(block, found, cuts, strict=True)]
-
-    def _between(self, block: Sequence[Frame], cut: bool, faces: Sequence[Face]) -> list[list[Face]]:
-        """Faces of all frames of the block but its last."""
-        inner = block[:-1]
-        start = self.linker.newest
+    def _between(self, block: Sequence[_Seen], faces: Sequence[Face]) -> list[_Seen]:
+        """All frames of the block but its last, given the ``faces`` of that one."""
+        inner, last = block[:-1], block[-1]
         if not inner:
             return []
-        if cut:
-            return self.detector.detect(inner)
-        if start is not None and (end := self.linker.match(start, faces)) is not None:
-            return [[interpolate(start, end, (i + 1) / len(block))] for i in range(len(inner))]
-        if start is None and not faces:
+        if any(item.cut for item in block):
+            return self._looked(inner)
+        start = self.linker.newest
+        if start is not None and (end := self.linker.match(faces, last.at)) is not None:
+            return [
+                replace(item, faces=[interpolate(start, end, i / len(block))], sure=True)
+                for i, item in enumerate(inner, start=1)
+            ]
+        if start is None and self.linker.ignores(last, faces):
             return self._search(inner)
-        return self.detector.detect(inner)
+        return self._looked(inner)
 
-    def _search(self, inner: Sequence[Frame]) -> list[list[Face]]:
-        """Faces of frames that have none on either side: one is tried, the rest only if it shows a face."""
+    def _search(self, inner: Sequence[_Seen]) -> list[_Seen]:
+        """Frames between two that are of no use: one is tried, the rest only if that one is."""
         middle = len(inner) // 2
-        tried = self.detector.detect([inner[middle]])[0]
-        if not tried:
-            return [[] for _ in inner]
-        others = self.detector.detect([*inner[:middle], *inner[middle + 1 :]])
-        return [*others[:middle], tried, *others[middle:]]
+        tried = self._looked(inner[middle : middle + 1])
+        if self.linker.ignores(tried[0], tried[0].faces):
+            return [*inner[:middle], *tried, *inner[middle + 1 :]]
+        others = self._looked([*inner[:middle], *inner[middle + 1 :]])
+        return [*others[:middle], *tried, *others[middle:]]
+
+    def _looked(self, items: Sequence[_Seen]) -> list[_Seen]:
+        found = self.detector.detect([item.frame for item in items])
+        return [replace(item, faces=faces) for item, faces in zip(items, found, strict=True)]
 
 
 class _Linker:
     """Chooses one face a frame; holds back frames whose face depends on what follows."""
 
-    def __init__(self, min_iou: float, max_gap: int) -> None:
+    def __init__(self, min_iou: float, max_gap: int, select: Selection, patience: int | None) -> None:
         self.min_iou = min_iou
         self.max_gap = max_gap
-        self._last: Face | None = None  # newest face of the live track
-        self._held: list[_Seen] = []  # frames since then, in which the followed face was not found
+        self.select = select
+        self.patience = patience
+        self._trail: Trail | None = None  # of the followed face
+        self._others: list[Trail] = []  # of faces seen beside it in this shot
+        self._others_then: list[Trail] = []  # as they were when the followed face was found last
+        self._lost: int | None = None  # the frame in which the followed face of this shot was seen last
+        self._held: list[_Seen] = []  # frames since then, in which it was not found
 
     @property
     def newest(self) -> Face | None:
         """The followed face if it was found in the frame pushed last."""
-        return None if self._held else self._last
+        return None if self._trail is None or self._held else self._trail.face
 
-    def match(self, face: Face, faces: Sequence[Face]) -> Face | None:
-        """The one of ``faces`` that overlaps ``face`` most, if enough to be the same."""
-        best = max(faces, key=lambda other: face.box.iou(other.box), default=None)
-        return best if best is not None and face.box.iou(best.box) >= self.min_iou else None
+    def match(self, faces: Sequence[Face], at: int) -> Face | None:
+        """The followed face among those of frame ``at``; None also where another one may be it."""
+        if self._trail is None:
+            return None
+        last, expected = self._trail.face.box, self._trail.expected(at)
+        near = [face for face in faces if max(last.iou(face.box), expected.iou(face.box)) >= self.min_iou]
+        if len(near) != 1 or expected.iou(near[0].box) < AS_EXPECTED:
+            return None
+        return self._recognised(faces, at)
+
+    def ignores(self, item: _Seen, faces: Sequence[Face]) -> bool:
+        """Whether nothing would come of these faces in this frame."""
+        return not faces or (self._trail is None and self._chosen(item, faces) is None)
 
     def push(self, item: _Seen) -> Iterator[FaceFrame]:
         """Take one frame; give those whose face is settled by it."""
         if item.cut:
             yield from self.finish()
-        if self._last is None:
-            self._last = max(item.faces, key=lambda face: face.box.area * face.score, default=None)
-            yield FaceFrame(item.frame, self._last)
+        trail = self._trail
+        if trail is None:
+            face = self._chosen(item, item.faces)
+            self._watch(item, face)
+            self._trail = None if face is None else Trail(face, item.at)
+            yield FaceFrame(item.frame, face)
             return
-        face = self.match(self._last, item.faces)
+        if not self._held:
+            self._others_then = list(self._others)
+        face = item.faces[0] if item.sure else self._recognised(item.faces, item.at)
+        self._watch(item, face)
         if face is None:
             self._held.append(item)
             if len(self._held) > self.max_gap:
                 yield from self._abandon()
             return
         for i, held in enumerate(self._held, start=1):
-            yield FaceFrame(held.frame, interpolate(self._last, face, i / (len(self._held) + 1)))
+            yield FaceFrame(held.frame, interpolate(trail.face, face, i / (len(self._held) + 1)))
         self._held.clear()
-        self._last = face
+        self._trail = trail.follow(face, item.at, looked=not item.sure)
         yield FaceFrame(item.frame, face)
 
     def finish(self) -> Iterator[FaceFrame]:
-        """End the track; give all frames held back."""
+        """End the track and the shot; give all frames held back."""
         while self._held:
             yield from self._abandon()
-        self._last = None
+        self._trail = self._lost = None
+        self._others = []
 
     def _abandon(self) -> Iterator[FaceFrame]:
         """The followed face is lost: look at the frames held back anew, for another track."""
-        held, self._held, self._last = self._held, [], None
+        held, self._held = self._held, []
+        if self._trail is not None and self._trail.sights >= ESTABLISHED:
+            self._lost = self._trail.at
+        self._trail, self._others = None, self._others_then
         for item in held:
             yield from self.push(item)
+
+    def _recognised(self, faces: Sequence[Face], at: int) -> Face | None:
+        """The followed face, unless another face has a better claim to the place."""
+        if self._trail is None:
+            return None
+        found = assign([self._trail, *self._others], faces, at, self.min_iou)[0]
+        return None if found is None else faces[found]
+
+    def _chosen(self, item: _Seen, faces: Sequence[Face]) -> Face | None:
+        """What a track would begin with."""
+        fresh = list(faces)
+        if self._lost is not None and (self.patience is None or item.at - self._lost <= self.patience):
+            known = set(assign(self._others, faces, item.at, self.min_iou))
+            fresh = [face for i, face in enumerate(faces) if i not in known]
+        face = self.select(item.frame, fresh)
+        if face is None and len(fresh) < len(faces):
+            # A rule that counts must count all of them; still, none that was seen beside the lost one.
+            face = self.select(item.frame, faces)
+            return face if any(face is other for other in fresh) else None
+        return face
+
+    def _watch(self, item: _Seen, followed: Face | None) -> None:
+        """Keep the trails of the faces beside the followed one."""
+        if item.sure:
+            return
+        faces = [face for face in item.faces if face is not followed]
+        found = assign(self._others, faces, item.at, self.min_iou)
+        trails = [
+            replace(trail, misses=trail.misses + 1) if at is None else trail.follow(faces[at], item.at)
+            for trail, at in zip(self._others, found, strict=True)
+        ]
+        self._others = [trail for trail in trails if trail.misses <= self.max_gap]
+        if followed is None:
+            return
+        # A box upon the followed face is the same person, detected twice.
+        self._others += [
+            Trail(face, item.at)
+            for i, face in enumerate(faces)
+            if i not in found and followed.box.iou(face.box) < self.min_iou
+        ]
 
 
 def interpolate(start: Face, end: Face, weight: float) -> Face:

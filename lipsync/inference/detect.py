@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, groupby
+from math import isfinite
 from typing import TypeAlias
 
 from lipsync.errors import ConfigError, NoFaceError
 from lipsync.faces.crop import whole_box
 from lipsync.faces.detector import FaceDetector
+from lipsync.faces.selection import Selection, largest
 from lipsync.faces.smoothing import smooth_boxes
 from lipsync.faces.tracker import track_face
 from lipsync.types import Box, Face, FaceFrame, Frame
@@ -24,7 +26,9 @@ FaceStage: TypeAlias = Callable[[Iterable[Frame]], Iterator[FaceFrame]]
 
 
 class FollowFace:
-    """Follow the main face: detection every few frames, tracking between, smoothed and padded boxes.
+    """Follow one face: detection every few frames, tracking between, smoothed and padded boxes.
+
+    In each shot the face to follow is chosen anew; within a shot nobody else takes its place.
 
     Args:
         detector: Finds faces in frames.
@@ -32,6 +36,11 @@ class FollowFace:
         smooth: Average the boxes over five frames (``--nosmooth`` turns it off).
         pads: Pixels added to the box, ``top, bottom, left, right``.
         must_have_face: Raise at the first frame without a face instead of passing it through.
+        select: Chooses the face to follow; see :mod:`lipsync.faces.selection` and
+            :class:`lipsync.inference.speaker.SpeakerFinder`.
+        batch: Frames handed to the detector at once (for detectors on a GPU).
+        patience: Frames after which somebody who was seen beside the followed face may take its place once
+            that is gone; None: not before the next shot.
     """
 
     def __init__(
@@ -42,9 +51,15 @@ class FollowFace:
         smooth: bool = True,
         pads: Pads = (0, 0, 0, 0),
         must_have_face: bool = False,
+        select: Selection = largest,
+        batch: int = 1,
+        patience: int | None = None,
     ) -> None:
         self.detector = detector
         self.every = every
+        self.select = select
+        self.batch = batch
+        self.patience = patience
         self.smooth = smooth
         self.pads = pads
         self.must_have_face = must_have_face
@@ -63,16 +78,26 @@ class FollowFace:
                 yield replace(item, face=face)
 
     def _follow(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
-        followed = track_face(frames, self.detector, every=self.every)
+        followed = track_face(
+            frames,
+            self.detector,
+            every=self.every,
+            batch=self.batch,
+            select=self.select,
+            patience=self.patience,
+        )
         return smooth_boxes(followed) if self.smooth else followed
 
 
 class FirstFace:
     """Detect on the first frame only and keep that face: for still images and ``--static``."""
 
-    def __init__(self, detector: FaceDetector, *, pads: Pads = (0, 0, 0, 0)) -> None:
+    def __init__(
+        self, detector: FaceDetector, *, pads: Pads = (0, 0, 0, 0), select: Selection = largest
+    ) -> None:
         self.detector = detector
         self.pads = pads
+        self.select = select
 
     def __call__(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
         """One ``FaceFrame`` for each frame, all with the first frame's face.
@@ -82,7 +107,7 @@ class FirstFace:
         """
         iterator = iter(frames)
         for first in iterator:
-            found = next(track_face([first], self.detector, every=1))
+            found = next(track_face([first], self.detector, every=1, select=self.select))
             face = _visible(first, found.face, self.pads)
             if face is None:
                 raise NoFaceError(_without_face(first))
@@ -132,15 +157,23 @@ def _visible(frame: Frame, face: Face | None, pads: Pads) -> Face | None:
 
 
 class _PassNumber:
-    """Counts how often a repeated video has started again, seen by the frames' time running backwards."""
+    """Counts how often a repeated video has started again, seen by a jump back in the frames' time.
+
+    Frames that come one by one in reverse order, as on the way back of a bounce, go on with the pass.
+    """
 
     def __init__(self) -> None:
         self.number = 0
-        self.time = float("-inf")
+        self._time = float("-inf")
+        self._step = 0.0
 
     def __call__(self, frame: Frame) -> int:
-        self.number += frame.time < self.time
-        self.time = frame.time
+        step = frame.time - self._time
+        if step < -2 * self._step:
+            self.number += 1
+        elif isfinite(step) and step:
+            self._step = abs(step)
+        self._time = frame.time
         return self.number
 
 

@@ -5,74 +5,89 @@
     )
     report = pipeline.run("face.mp4", "speech.wav", "out.mp4")
 
-decode -> detect -> synthesize -> composite -> further stages -> encode: each stage pulls from the one before
-and holds a batch, so memory does not grow with the length of the clip. Decoding and detection, generation,
-and encoding run in three threads, a bounded number of frames apart.
+decode -> detect -> synthesize -> composite -> enhance -> further stages -> encode: each stage pulls from the
+one before and holds a batch, so memory does not grow with the length of the clip. Decoding and detection,
+generation, and encoding run in three threads, a bounded number of frames apart.
 """
 
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
+
+import numpy as np
 
 from lipsync.audio.mel import log_mel
 from lipsync.audio.spec import WAV2LIP
+from lipsync.audio.voice import speech_activity
 from lipsync.audio.windows import MelWindows
-from lipsync.errors import ConfigError, MediaError, NoFaceError
+from lipsync.errors import ConfigError, NoFaceError
 from lipsync.faces.detector import FaceDetector
+from lipsync.faces.selection import Selection, largest
 from lipsync.inference.composite import Compositor
 from lipsync.inference.detect import HOW_TO_HELP, FaceStage, FirstFace, FixedBox, FollowFace, Pads
 from lipsync.inference.hooks import Hook
-from lipsync.inference.source import Extend, FrameTransform, first_only, repeated
-from lipsync.inference.stage import FrameStage, prefetch
+from lipsync.inference.output import check_outfile
+from lipsync.inference.report import RunReport, Tally
+from lipsync.inference.silence import SILENCE_MODES, SilenceGate, SilenceMode, gated_mel
+from lipsync.inference.source import (
+    EXTENDS,
+    REMAINDERS,
+    Extend,
+    FrameTransform,
+    Remainder,
+    first_only,
+    repeated,
+)
+from lipsync.inference.speaker import SpeakerFinder
+from lipsync.inference.stage import EnhanceStage, FrameStage, prefetch
 from lipsync.inference.synthesize import Synthesizer
+from lipsync.inference.timing import StageClock
 from lipsync.media.probe import is_image, probe
 from lipsync.media.reader import StillReader, VideoReader
-from lipsync.media.waveform import load_waveform
-from lipsync.media.writer import CONTAINERS, VideoWriter
-from lipsync.types import FaceFrame, Frame
+from lipsync.media.sequence import SequenceReader
+from lipsync.media.waveform import AudioReader, load_waveform
+from lipsync.media.writer import VideoWriter
+from lipsync.types import Composite, FaceFrame, Frame, Patch, Waveform
 
-Video: TypeAlias = VideoReader | StillReader
+Video: TypeAlias = VideoReader | StillReader | SequenceReader
+
+NoFace: TypeAlias = Literal["keep", "trim", "error"]
+NO_FACE: tuple[NoFace, ...] = ("keep", "trim", "error")
 
 _LOOK_AHEAD = 8
 """Frames a thread may run ahead of the next; more only costs memory (25 MB a frame in 4K)."""
 
 
 @dataclass(frozen=True, slots=True)
-class RunReport:
-    """What a run did."""
+class _Speech:
+    """What drives the mouth."""
 
+    windows: MelWindows
     frames: int
-    with_face: int
-    without_face: int
-    """Frames that passed through unchanged because no face was found in them."""
-    seconds: float
-    """Wall time."""
-    fps: Fraction
-    outfile: Path
+    """Of the video until the sound ends."""
+    gate: SilenceGate | None
+    """Where the mouth of the source stays."""
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Counts frames with and without a face as they stream by."""
+class _Task:
+    """One run: what it works on, and what it counts."""
 
-    with_face: int = 0
-    without_face: int = 0
-
-    def __call__(self, faces: Iterable[FaceFrame]) -> Iterator[FaceFrame]:
-        for item in faces:
-            if item.face is None:
-                self.without_face += 1
-            else:
-                self.with_face += 1
-            yield item
+    video: Video
+    speech: _Speech
+    clock: StageClock
+    select: Selection
+    tally: Tally = field(default_factory=Tally)
+    notes: Sequence[str] = ()
+    """What the user should know of how it was done."""
 
 
 class LipSyncPipeline:
@@ -82,21 +97,33 @@ class LipSyncPipeline:
         synthesizer: Repaints face regions from speech.
         detector: Finds faces; not used where ``box`` is given.
         compositor: Puts repainted regions back into their frames.
+        enhancer: Restores detail in the repainted faces; None leaves them as they are.
         stages: Run on finished frames, in order, before encoding.
         writer: Makes the output: called as ``writer(path, width, height, fps, audio, trim_audio=True,
-            metadata=...)``; see :class:`lipsync.media.writer.VideoWriter`.
+            color=..., metadata=...)``; see :class:`lipsync.media.writer.VideoWriter`.
         transform: Applied to every decoded frame.
+        face_select: Which of several faces is followed; see :mod:`lipsync.faces.selection`.
+        speaker: Finds who speaks, for ``face_select="speaking"``.
         pads: ``top, bottom, left, right`` pixels around the detected box; None takes the synthesizer's.
         every: Run the detector on every n-th frame and track between.
         smooth: Average boxes over time.
         static: Use the first frame of the video throughout.
         box: ``top, bottom, left, right``: use this region on every frame and detect nothing; None detects.
-        still_fps: Frame rate of the output for a still image.
-        extend: What follows when the audio is longer than the video: ``loop`` starts the video again (as the
-            reference does), ``freeze`` holds its last frame, ``cut`` ends the output with the video.
-        must_have_face: Raise at the first frame without a face instead of passing it through.
+        no_face: Frames without a face: ``keep`` passes them through, ``trim`` leaves them out together with
+            their sound, ``error`` stops at the first one.
+        still_fps: Frame rate of the output for a still image or a folder of images.
+        extend: What follows when the audio is longer than the video: ``bounce`` plays the video backwards and
+            forwards in turn, ``loop`` starts it again (as the reference does), ``freeze`` holds its last
+            frame, ``cut`` ends the output with the video.
+        remainder: What becomes of the rest of a video that is longer than the audio: ``cut`` leaves it out,
+            ``keep`` shows it with the mouth of the source and without sound.
+        silence: Mouth where the speech pauses: ``speak`` as the generator paints it, ``source`` that of the
+            source, ``close`` as the generator paints digital silence; see :mod:`lipsync.inference.silence`.
         audio_shift: Mel windows are taken this many frames of 40 ms later (negative: earlier); None takes the
             synthesizer's.
+
+    Raises:
+        ConfigError: A setting is out of range, or ``face_select="speaking"`` has no ``speaker``.
     """
 
     def __init__(
@@ -105,56 +132,67 @@ class LipSyncPipeline:
         detector: FaceDetector,
         compositor: Compositor,
         *,
+        enhancer: EnhanceStage | None = None,
         stages: Sequence[FrameStage] = (),
         writer: Callable[..., VideoWriter] = VideoWriter,
         transform: FrameTransform | None = None,
+        face_select: Selection = largest,
+        speaker: SpeakerFinder | None = None,
         pads: Pads | None = None,
         every: int = 5,
         smooth: bool = True,
         static: bool = False,
         box: tuple[int, int, int, int] | None = None,
+        no_face: NoFace = "keep",
         still_fps: Fraction = Fraction(25),
         extend: Extend = "loop",
-        must_have_face: bool = False,
+        remainder: Remainder = "cut",
+        silence: SilenceMode = "speak",
         audio_shift: int | None = None,
     ) -> None:
-        if extend not in ("loop", "freeze", "cut"):
-            raise ConfigError(f"extend={extend} is unknown: use loop, freeze or cut")
+        _known("extend", extend, EXTENDS)
+        _known("remainder", remainder, REMAINDERS)
+        _known("no_face", no_face, NO_FACE)
+        _known("silence", silence, SILENCE_MODES)
         if still_fps <= 0:
             raise ConfigError(f"fps={still_fps}: give a rate above 0")
         if every < 1:
             raise ConfigError(f"every={every}: give 1 or more")
         self.synthesizer = synthesizer
+        self.detector = detector
         self.compositor = compositor
+        self.enhancer = enhancer
         self.stages = tuple(stages)
         self.writer = writer
         self.transform = transform or FrameTransform()
+        self.face_select = face_select
+        self.speaker = speaker
+        self.pads = synthesizer.pads if pads is None else pads
+        self.every = every
+        self.smooth = smooth
         self.static = static
+        self.box = None if box is None else FixedBox(box)
+        self.no_face: NoFace = no_face
         self.still_fps = still_fps
         self.extend: Extend = extend
+        self.remainder: Remainder = remainder
+        self.silence: SilenceMode = silence
         self.audio_shift = synthesizer.mel_shift if audio_shift is None else audio_shift
-        pads = synthesizer.pads if pads is None else pads
-        self._moving: FaceStage = FollowFace(
-            detector, every=every, smooth=smooth, pads=pads, must_have_face=must_have_face
-        )
-        self._still: FaceStage = FirstFace(detector, pads=pads)
-        if box is not None:
-            self._moving = self._still = FixedBox(box)
 
-    def frames(self, video: Video, speech: MelWindows, count: int | None = None) -> Iterator[Frame]:
-        """Finished frames, in order, as they become ready.
+    def frames(self, video: Video, waveform: Waveform, clock: StageClock | None = None) -> Iterator[Frame]:
+        """Finished frames, in order, as they become ready; their indexes jump where frames were left out.
 
         Args:
-            video: Frames at the rate of ``speech``.
-            speech: Mel windows by frame index.
-            count: Frames wanted; None takes as many as the sound lasts. With ``extend="cut"`` there are fewer
-                where the video is shorter.
+            video: At a constant rate.
+            waveform: ``(N,)`` float32 at 16 kHz.
+            clock: Charged with the time of each stage.
 
         Raises:
             MediaError: The video cannot be decoded or holds no frame.
             NoFaceError: A face is missing where one is needed.
         """
-        return self._frames(video, speech, speech.frames_to_cover if count is None else count, _Tally())
+        speech = self._speech(waveform, video.info.fps)
+        return self._frames(_Task(video, speech, clock or StageClock(), self.face_select))
 
     def run(
         self,
@@ -166,13 +204,13 @@ class LipSyncPipeline:
     ) -> RunReport:
         """Lip-sync ``face`` to ``audio`` and write ``outfile``, which appears only when it is complete.
 
-        The output lasts as long as the audio, rounded up to whole frames, whichever of the two is longer;
-        with ``extend="cut"`` picture and sound end with the shorter one. Its frame rate is the exact rate of
-        the source, its sound the given audio. The reference stops 0.07 to 0.17 s before the sound does, at
-        its last mel window; here the frames after it reuse that window.
+        The output lasts as long as the audio, rounded up to whole frames; see ``extend`` and ``remainder``
+        for a video that is shorter or longer. Its frame rate is the exact rate of the source, its sound the
+        given audio. The reference stops 0.07 to 0.17 s before the sound does, at its last mel window; here
+        the frames after it reuse that window.
 
         Args:
-            face: Video or picture with a face.
+            face: Video, picture or folder of pictures with a face.
             audio: Any file with an audio stream.
             outfile: Video file to write; missing folders are made.
             hook: Told about each encoded frame.
@@ -185,58 +223,143 @@ class LipSyncPipeline:
         started = time.perf_counter()
         face, audio, outfile = Path(face), Path(audio), Path(outfile)
         video = self._opened(face)
-        fps = video.info.fps
-        waveform = load_waveform(audio, WAV2LIP.sample_rate)
-        _check_outfile(outfile, inputs=(face, audio))
-        speech = MelWindows(log_mel(waveform), fps, shift=self.audio_shift)
-        total = math.ceil(Fraction(waveform.size, WAV2LIP.sample_rate) * fps)
-        tally, written = _Tally(), 0
-        with closing(self._frames(video, speech, total, tally)) as frames, ExitStack() as stack:
-            for frame in frames:
-                if written == 0:
-                    height, width = frame.image.shape[:2]
-                    output = stack.enter_context(
-                        self.writer(outfile, width, height, fps, audio, trim_audio=True, metadata=metadata)
-                    )
-                output.write(frame.image)
-                written += 1
-                if hook is not None:
-                    hook("lip-sync", written, total)
-            if tally.with_face == 0:
-                raise NoFaceError(f"{face}: no face in any of {written} frames; {HOW_TO_HELP}")
-        seconds = time.perf_counter() - started
-        return RunReport(written, tally.with_face, tally.without_face, seconds, fps, outfile)
+        sound = AudioReader(audio)
+        waveform = sound.load(WAV2LIP.sample_rate)
+        check_outfile(outfile, inputs=(face, audio))
+        task = _Task(video, self._speech(waveform, video.info.fps), StageClock(), self.face_select)
+        if self.speaker is not None and not self._is_still(video):
+            with task.clock.charged("find the speaker"):
+                # What the mouths of the source say: what they are to say next agrees with none of them yet.
+                own = load_waveform(face) if video.info.has_audio else np.zeros(0, np.float32)
+                chosen = self.speaker.find(video, own, hook, video.info.frame_count or None)
+            task.select, task.notes = chosen, chosen.notes
+        writer = partial(
+            self.writer, outfile, audio=audio, trim_audio=True, color=video.info.color, metadata=metadata
+        )
+        with closing(self._frames(task)) as frames:
+            written = self._write(frames, writer, task, hook)
+        return RunReport(
+            outfile=outfile,
+            fps=video.info.fps,
+            frames=written,
+            with_face=task.tally.with_face,
+            without_face=task.tally.without_face,
+            repainted=task.tally.repainted,
+            trimmed=self.no_face == "trim",
+            damaged_packets=0 if isinstance(video, StillReader) else video.corrupt_packets,
+            missing_frames=0 if isinstance(video, StillReader) else video.missing_frames,
+            damaged_sound=sound.corrupt_packets,
+            notes=task.notes,
+            seconds=time.perf_counter() - started,
+            stages=task.clock.stages,
+        )
 
-    def _frames(
-        self, video: Video, speech: MelWindows, count: int, tally: _Tally
-    ) -> Generator[Frame, None, None]:
-        still = self.static or isinstance(video, StillReader)
-        source = first_only(video, count) if still else repeated(video, count, self.extend)
+    def _write(
+        self, frames: Iterable[Frame], writer: Callable[..., VideoWriter], task: _Task, hook: Hook | None
+    ) -> int:
+        """Encode the frames; how many there were."""
+        total = self._total(task)
+        expected = written = 0
+        with ExitStack() as stack:
+            for frame in frames:
+                with task.clock.charged("encode"):
+                    if written == 0:
+                        height, width = frame.image.shape[:2]
+                        output = stack.enter_context(
+                            writer(width=width, height=height, fps=task.video.info.fps)
+                        )
+                    if frame.index > expected:  # frames were left out: so is their sound
+                        output.skip(frame.index - expected)
+                    output.write(frame.image)
+                written, expected = written + 1, frame.index + 1
+                if hook is not None:
+                    hook("lip-sync", expected, total)
+            if task.tally.with_face == 0:
+                seen = task.tally.without_face
+                raise NoFaceError(f"{task.video.path}: no face in any of {seen} frames; {HOW_TO_HELP}")
+            with task.clock.charged("encode"):  # what the encoder still holds
+                stack.close()
+        return written
+
+    def _frames(self, task: _Task) -> Generator[Frame, None, None]:
+        video, speech, clock = task.video, task.speech, task.clock
+        still = self._is_still(video)
+        source = (
+            first_only(video, speech.frames)
+            if still
+            else repeated(video, speech.frames, self.extend, self.remainder)
+        )
+        found = self._face_stage(still, task.select)(clock.watch("decode", source))
+        faces: Iterator[FaceFrame] = clock.watch("detect", task.tally.faces(found))
+        if self.no_face == "trim":
+            faces = (item for item in faces if item.face is not None)
         depth = min(self.synthesizer.batch_size, _LOOK_AHEAD)
-        faces = prefetch(tally((self._still if still else self._moving)(source)), depth)
-        frames = self.compositor(self.synthesizer(faces, speech))
+        ready = clock.watch(None, prefetch(faces, depth))
+        patches: Iterator[Patch] = clock.watch(
+            "synthesize", self.synthesizer(ready, speech.windows, top=self.compositor.top)
+        )
+        if speech.gate is not None:
+            patches = speech.gate(patches)
+        composites: Iterator[Composite] = clock.watch(
+            "composite", task.tally.composites(self.compositor(patches))
+        )
+        frames: Iterator[Frame] = (composite.frame for composite in composites)
+        if self.enhancer is not None:
+            frames = clock.watch("enhance", self.enhancer(composites))
         for stage in self.stages:
-            frames = stage(frames)
-        return prefetch(frames, depth)
+            frames = clock.watch("interpolate", stage(frames))
+        return clock.watch(None, prefetch(frames, depth))
+
+    def _face_stage(self, still: bool, select: Selection) -> FaceStage:
+        if self.box is not None:
+            return self.box
+        if still:
+            return FirstFace(self.detector, pads=self.pads, select=select)
+        return FollowFace(
+            self.detector,
+            every=self.every,
+            smooth=self.smooth,
+            pads=self.pads,
+            must_have_face=self.no_face == "error",
+            select=select,
+        )
+
+    def _speech(self, waveform: Waveform, fps: Fraction) -> _Speech:
+        mel = log_mel(waveform)
+        gate = None
+        if self.silence != "speak":
+            active = speech_activity(waveform)
+            if self.silence == "close":
+                mel = gated_mel(mel, active)
+            else:
+                gate = SilenceGate(active, fps)
+        if gate is None and self.remainder == "keep":  # only what lies beyond the sound is silence
+            gate = SilenceGate(np.ones(mel.shape[1], bool), fps)
+        windows = MelWindows(mel, fps, shift=self.audio_shift)
+        return _Speech(windows, math.ceil(Fraction(waveform.size, WAV2LIP.sample_rate) * fps), gate)
+
+    def _total(self, task: _Task) -> int:
+        """Source frames to go through, as far as is known before."""
+        wanted, stated = task.speech.frames, task.video.info.frame_count
+        if self._is_still(task.video) or stated == 0:
+            return wanted
+        if stated < wanted:
+            return stated if self.extend == "cut" else wanted
+        return stated if self.remainder == "keep" else wanted
+
+    def _is_still(self, video: Video) -> bool:
+        return self.static or isinstance(video, StillReader)
 
     def _opened(self, face: Path) -> Video:
-        """The source at a constant rate: a still at ``still_fps``, a video at its average rate."""
+        """The source at a constant rate: pictures at ``still_fps``, a video at its average rate."""
+        if face.is_dir():
+            return SequenceReader(face, self.still_fps, transform=self.transform)
         if is_image(face):
             return StillReader(face, self.still_fps, transform=self.transform)
         return VideoReader(face, fps=probe(face).fps, transform=self.transform)
 
 
-def _check_outfile(outfile: Path, inputs: tuple[Path, ...]) -> None:
-    """Raise MediaError where ``outfile`` cannot be written, before hours are spent on it."""
-    if outfile.suffix.lower() not in CONTAINERS:
-        raise MediaError(f"{outfile}: cannot write this kind of file; use one of {', '.join(CONTAINERS)}")
-    try:
-        if outfile.is_dir():
-            raise MediaError(f"{outfile}: is a folder; give a file to write, such as {outfile / 'out.mp4'}")
-        if any(outfile.exists() and outfile.samefile(path) for path in inputs):
-            raise MediaError(f"{outfile}: is also an input and would be overwritten; choose another outfile")
-        outfile.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=outfile.parent):
-            pass
-    except OSError as error:
-        raise MediaError(f"{outfile}: cannot be written ({error.strerror}); choose another folder") from error
+def _known(setting: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        named = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise ConfigError(f"{setting}={value} is unknown: use {named}")

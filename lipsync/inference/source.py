@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -13,8 +14,22 @@ import numpy as np
 from lipsync.errors import ConfigError, MediaError
 from lipsync.types import Frame, Image
 
-Extend: TypeAlias = Literal["loop", "freeze", "cut"]
-"""What follows the last frame of a video: its first one, the last one for ever, nothing."""
+Extend: TypeAlias = Literal["bounce", "loop", "freeze", "cut"]
+"""What follows the last frame of a video: the way back, the first frame, the last for ever, nothing."""
+EXTENDS: tuple[Extend, ...] = ("bounce", "loop", "freeze", "cut")
+Remainder: TypeAlias = Literal["cut", "keep"]
+"""What becomes of the video that is left when the sound has ended."""
+REMAINDERS: tuple[Remainder, ...] = ("cut", "keep")
+
+
+class Reversible(Protocol):
+    """Frames that can be had in either direction."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """From the first frame on."""
+
+    def backwards(self) -> Iterator[Frame]:
+        """The same frames from the last to the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +75,57 @@ class FrameTransform:
         return np.ascontiguousarray(cut)
 
 
-def repeated(video: Iterable[Frame], count: int, extend: Extend) -> Iterator[Frame]:
-    """Frames numbered from 0: ``count`` of them, or fewer where ``extend`` is ``cut`` and the video shorter.
+def repeated(
+    video: Iterable[Frame] | Reversible, count: int, extend: Extend, remainder: Remainder = "cut"
+) -> Iterator[Frame]:
+    """Frames numbered from 0: ``count`` of them, fewer where ``extend`` is ``cut`` and the video shorter.
 
-    Nothing is kept: looping decodes the video again. ``time`` stays that of the source frame, so it runs
-    backwards where a pass begins.
+    Nothing is kept: another pass decodes the video again. ``time`` stays that of the source frame, so it
+    jumps where a loop begins, and runs backwards on the way back of ``bounce``, which shows the frame at
+    either end once.
+
+    Args:
+        video: Frames in order; for ``bounce`` :class:`Reversible`.
+        count: Frames wanted.
+        extend: What follows where there are fewer.
+        remainder: ``keep`` goes on to the end of the video where there are more.
 
     Raises:
         MediaError: The video holds no frame.
     """
+    last: Frame | None = None
     number = 0
-    while True:
-        begin = number
-        for frame in video:
-            yield (last := replace(frame, index=number))
-            number += 1
-            if number == count:
-                return
-        if number == begin:
-            raise MediaError("the video holds no frame that can be decoded; convert it or give another one")
-        if extend == "freeze":
-            yield from (replace(last, index=index) for index in range(number, count))
-        if extend != "loop":
+    for frame in video:
+        if number >= count and remainder == "cut":
             return
+        yield (last := replace(frame, index=number))
+        number += 1
+        if number == count and remainder == "cut":  # without decoding one more
+            return
+    if last is None:
+        raise MediaError("the video holds no frame that can be decoded; convert it or give another one")
+    if number >= count or extend == "cut":
+        return
+    again = _frozen(last) if extend == "freeze" or number == 1 else _passes(video, extend)
+    with closing(again):
+        for frame in islice(again, count - number):
+            yield replace(frame, index=number)
+            number += 1
+
+
+def _frozen(frame: Frame) -> Generator[Frame, None, None]:
+    while True:
+        yield frame
+
+
+def _passes(video: Iterable[Frame] | Reversible, extend: Extend) -> Generator[Frame, None, None]:
+    """What follows the first pass over a video of several frames, endlessly."""
+    while True:
+        if extend == "bounce":
+            yield from islice(cast("Reversible", video).backwards(), 1, None)
+            yield from islice(video, 1, None)
+        else:
+            yield from video
 
 
 def first_only(video: Iterable[Frame], count: int) -> Iterator[Frame]:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
-from lipsync.types import Frame
+from lipsync.types import Composite, Frame
 
 T = TypeVar("T")
 
 FrameStage: TypeAlias = Callable[[Iterable[Frame]], Iterator[Frame]]
 """A stage from finished frames to finished frames: what may follow the compositor."""
+EnhanceStage: TypeAlias = Callable[[Iterable[Composite]], Iterator[Frame]]
+"""From repainted frames to finished ones; see :class:`lipsync.inference.enhance.FaceEnhancer`."""
 
 _POLL = 0.1
 """Seconds after which a blocked worker looks again whether it is still wanted."""

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, overload
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.packet import Packet
 
 from lipsync.errors import MediaError
+from lipsync.media.color import color_of
 from lipsync.types import VideoInfo
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -40,8 +41,15 @@ _MAX_FPS = 480
 """Above this a stated rate is the clock of the container (1000/1, 90000/1), not a frame rate."""
 _MAX_TERM = 1_000_000
 """Larger terms of a frame rate are measurement noise and overflow the clocks of containers."""
-LONGEST_GAP = Fraction(3600)
-"""Seconds. A longer step of the timestamps, or one backwards, is a clock that was reset in a recording."""
+_ROUNDING = Fraction(1, 1_000_000)
+_LONE_PICTURE = Fraction(25)
+"""Rate of a video whose pictures have no time between them: FFmpeg's default."""
+_MOST_PIXELS = 1 << 26
+"""Larger pictures (8192 x 8192) are a damaged header; decoding one takes gigabytes."""
+_RATES = (1000, 768_000)
+"""Samples a second that sound is recorded at; outside, seconds turn into gigabytes of samples."""
+_MOST_REFUSALS = 512
+"""Failures to read in a row after which the rest of a file is given up: what a truncated file looks like."""
 # Tags in another encoding than UTF-8 must not make a file unreadable; PyAV 19 sees to that itself.
 _TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 _CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
@@ -93,7 +101,7 @@ def probe(path: str | Path) -> VideoInfo:
         width, height = frame.width, frame.height
         if turn.rotation in (90, 270):
             width, height = height, width
-        duration = _duration(container, stream)
+        duration = stated_duration(container, stream)
         fps = _frame_rate(stream, duration, path)
         return VideoInfo(
             path=path,
@@ -104,6 +112,7 @@ def probe(path: str | Path) -> VideoInfo:
             frame_count=stream.frames or math.floor(duration * fps + Fraction(1, 2)),
             rotation=turn.rotation,
             has_audio=bool(container.streams.audio),
+            color=color_of(frame),
         )
 
 
@@ -143,6 +152,8 @@ def audio_stream(container: InputContainer, path: str | Path) -> AudioStream:
     stream = container.streams.audio[0]
     if stream.codec_context is None or not stream.codec_context.sample_rate:
         raise MediaError(f"{path}: the audio stream is of an unknown kind; re-encode it, for instance as wav")
+    if not _RATES[0] <= stream.codec_context.sample_rate <= _RATES[1]:
+        raise MediaError(f"{path}: states {stream.codec_context.sample_rate} samples a second; it is damaged")
     return stream
 
 
@@ -150,13 +161,18 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """The first video stream that is not a cover picture.
 
     Raises:
-        MediaError: There is none.
+        MediaError: There is none, or none that can be decoded.
     """
     found = first_video(container)
     if found is None:
         raise MediaError(f"{path}: has no video stream")
     if found.codec_context is None:
         raise MediaError(f"{path}: the video stream is of an unknown kind; re-encode it, for instance as mp4")
+    if found.width * found.height > _MOST_PIXELS:
+        raise MediaError(
+            f"{path}: states pictures of {found.width}x{found.height} pixels; make it smaller if that is so"
+        )
+    found.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
     return found
 
 
@@ -164,6 +180,46 @@ def first_video(container: InputContainer) -> VideoStream | None:
     """The first video stream that is not a cover picture, or None."""
     attached = av.stream.Disposition.attached_pic
     return next((s for s in container.streams.video if not s.disposition & attached), None)
+
+
+@overload
+def packets(
+    container: InputContainer, stream: VideoStream, path: Path
+) -> Iterator[Packet[VideoStream] | None]: ...
+@overload
+def packets(
+    container: InputContainer, stream: AudioStream, path: Path
+) -> Iterator[Packet[AudioStream] | None]: ...
+def packets(
+    container: InputContainer, stream: VideoStream | AudioStream, path: Path
+) -> Iterator[Packet[VideoStream] | None] | Iterator[Packet[AudioStream] | None]:
+    """The packets of a stream up to the last that can be read, then an empty one that flushes the decoder.
+
+    None stands for a packet that the container announces and does not hold (damaged index, truncated file).
+
+    Raises:
+        MediaError: The system cannot read the file.
+    """
+    refused = 0
+    while refused < _MOST_REFUSALS:
+        try:
+            for packet in cast("Iterator[Any]", container.demux(stream)):
+                refused = 0
+                yield packet
+            return
+        except (FFmpegError, OSError) as error:
+            # "Not enough memory" is a packet of absurd size, "try again" a damaged transport stream.
+            if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
+                raise MediaError(f"{path}: reading failed ({reason(error)})") from error
+            refused += 1
+            yield None
+        except IndexError:  # PyAV at the end of a file in which a stream appeared midway
+            break
+    flush: Packet[Any] = Packet()
+    flush.stream = stream
+    if stream.time_base is not None:
+        flush.time_base = stream.time_base
+    yield flush
 
 
 @overload
@@ -188,7 +244,10 @@ def decode(
 
 def orientation(frame: VideoFrame) -> Orientation:
     """Read the display matrix of a frame, rounded to quarter turns."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV fails on all side data where it does not know one kind (EXIF of FFmpeg 8)
+        return Orientation(-90 * round(frame.rotation / 90) % 360, False)
     if data is None:
         return Orientation(0, False)
     matrix = np.frombuffer(cast("bytes", data), dtype=np.int32)
@@ -220,18 +279,23 @@ class OrientationReader:
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    try:
-        for packet in container.demux(stream):
-            frames = decode(packet)
-            if frames:
-                return frames[0]
-    except (FFmpegError, OSError) as error:
-        raise MediaError(f"{path}: reading failed ({reason(error)})") from error
+    for packet in packets(container, stream, path):
+        frames = None if packet is None else decode(packet)
+        if frames:
+            return frames[0]
     raise MediaError(f"{path}: no frame of the video stream can be decoded; the file is damaged")
 
 
-def _duration(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Seconds of the video stream, 0 where the container does not say."""
+def stated_duration(container: InputContainer, stream: VideoStream | AudioStream) -> Fraction:
+    """Seconds of the stream, of the whole file where only that is stated, 0 where nothing is."""
+    own = own_duration(stream)
+    if own == 0 and container.duration is not None and container.duration > 0:
+        return Fraction(container.duration, av.time_base)
+    return own
+
+
+def own_duration(stream: VideoStream | AudioStream) -> Fraction:
+    """Seconds that the container states for this very stream, 0 where it does not."""
     base = ratio(stream.time_base)
     if stream.duration is not None and stream.duration > 0 and base is not None:
         return stream.duration * base
@@ -239,8 +303,6 @@ def _duration(container: InputContainer, stream: VideoStream) -> Fraction:
         if key.upper().startswith("DURATION") and (clock := _CLOCK.fullmatch(value.strip())):
             hours, minutes, seconds = (Fraction(part) for part in clock.groups())
             return hours * 3600 + minutes * 60 + seconds
-    if container.duration is not None and container.duration > 0:
-        return Fraction(container.duration, av.time_base)
     return Fraction(0)
 
 
@@ -255,16 +317,14 @@ def _frame_rate(stream: VideoStream, duration: Fraction, path: Path) -> Fraction
     if frames > 0 and duration > 0:
         return _plain(frames / duration)
     guess = ratio(stream.guessed_rate)  # a single frame
-    if guess is not None and 0 < guess <= _MAX_FPS:
-        return _plain(guess)
-    raise MediaError(f"{path}: the frame rate cannot be determined; re-encode it at a constant rate")
+    return _plain(guess) if guess is not None and 0 < guess <= _MAX_FPS else _LONE_PICTURE
 
 
 def _count(path: Path) -> tuple[int, Fraction]:
     """Packets of the video stream and the seconds they span, by reading the whole file."""
     with open_media(path) as container:
         stream = video_stream(container, path)
-        times = sorted(p.pts for p in container.demux(stream) if p.pts is not None and p.size)
+        times = sorted(p.pts for p in packets(container, stream, path) if p and p.size and p.pts is not None)
         base = ratio(stream.time_base)
         if len(times) < 2 or base is None:
             return 0, Fraction(0)
@@ -273,6 +333,10 @@ def _count(path: Path) -> tuple[int, Fraction]:
 
 
 def _plain(fps: Fraction) -> Fraction:
+    """The rate that is meant: Matroska's nanoseconds make 19001/317 of 60000/1001."""
+    broadcast = Fraction(round(fps * 1001 / 1000) * 1000, 1001)
+    if abs(fps - broadcast) <= broadcast * _ROUNDING:
+        return broadcast
     return fps if fps.numerator <= _MAX_TERM else fps.limit_denominator(1001)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import av
 import cv2
@@ -19,23 +20,26 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from lipsync.errors import MediaError
+from lipsync.media.backwards import Shown, Trace, reverse
 from lipsync.media.color import to_bgr
 from lipsync.media.probe import (
-    LONGEST_GAP,
     Orientation,
     OrientationReader,
     decode,
     open_media,
+    own_duration,
+    packets,
     probe,
     ratio,
     reason,
+    stated_duration,
     video_stream,
 )
+from lipsync.media.timeline import placed
 from lipsync.types import Frame, Image, VideoInfo
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -43,6 +47,12 @@ Transform = Callable[[Image], Image]
 T = TypeVar("T")
 
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+_MOST_PIXELS = 1 << 28
+"""Larger still images are a damaged header or a trap; decoding one takes gigabytes."""
+_HEADER = 1 << 20
+_LONGEST_HOLD = 10
+"""Seconds. Timestamps of damaged packets further away are damaged themselves."""
+_Stamped: TypeAlias = "tuple[Fraction | None, Fraction, VideoFrame]"
 
 
 class _Decoded(NamedTuple):
@@ -60,6 +70,10 @@ class VideoReader:
     ``round(duration * fps)`` frames come: exact rational arithmetic, so there is no drift, and files of
     variable rate keep their timing. All images have the size of the first one. A frame shown more than
     once is one shared array: do not write into it.
+
+    Damage costs what cannot be decoded and nothing else: where the timestamps show that frames are missing,
+    the constant rate holds the last good one, so picture and sound stay in step. :attr:`corrupt_packets` and
+    :attr:`missing_frames` tell what was lost.
 
     Times count from the start of the video stream, the instant that is sample 0 of
     :func:`lipsync.media.waveform.load_waveform`.
@@ -82,8 +96,12 @@ class VideoReader:
         self.fps = fps
         self.transform = transform
         self.corrupt_packets = 0
-        """Packets the decoder refused during the latest iteration; known when it ends."""
+        """Packets that the decoder refused or guessed at, in the latest iteration; known when it ends."""
+        self.missing_frames = 0
+        """Frames that the container states and that the file ends before: it was truncated. In the latest
+        iteration, known when that has come to its end; 0 where the container does not state a length."""
         self._source = probe(self.path)
+        self._trace = Trace()  # of the latest complete iteration
 
     @cached_property
     def info(self) -> VideoInfo:
@@ -100,11 +118,29 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         run = _Pass(self)
-        self.corrupt_packets = 0
+        self.corrupt_packets = self.missing_frames = 0
         try:
             yield from run
+            self._trace = run.trace
+            missing = round_half_up(run.missing * self._source.fps)
+            self.missing_frames = missing if missing > 1 else 0  # clocks of containers are rounded
         finally:
             self.corrupt_packets = run.corrupt_packets
+
+    def backwards(self) -> Iterator[Frame]:
+        """The frames of an iteration from the last to the first, at a constant rate only.
+
+        Holds at most 256 decoded frames and 128 MB of them, see :func:`lipsync.media.backwards.reverse` for
+        the cost. Where no iteration has come to its end before, one is made without converting anything.
+        Leaves :attr:`corrupt_packets` and :attr:`missing_frames` as they are.
+
+        Raises:
+            ValueError: The reader has no ``fps``.
+            MediaError: While iterating: nothing decodes, or the file has changed.
+        """
+        if self.fps is None:
+            raise ValueError(f"{self.path}: only a reader of constant rate runs backwards; give it an fps")
+        return _Pass(self).converted(reverse(lambda: _Pass(self), self._trace))
 
 
 class _Pass:
@@ -113,65 +149,123 @@ class _Pass:
     def __init__(self, reader: VideoReader) -> None:
         self.path = reader.path
         self.fps = reader.fps
+        self.rate = reader.fps or reader._source.fps
         self.transform = reader.transform
         self.size = (reader._source.width, reader._source.height)
         self.step = 1 / reader._source.fps
         self.corrupt_packets = 0
+        self.missing = Fraction(0)
+        """Seconds from the end of the last frame to the stated end."""
+        self.trace = Trace()
         self.converter = VideoReformatter()
         self.orientation = OrientationReader()
+        self._newest: int | None = None  # timestamp of the newest packet
+        self._shown: int | None = None  # timestamp of the last frame
+        self._since = 0  # packets refused since
 
     def __iter__(self) -> Generator[Frame, None, None]:
+        return self._own() if self.fps is None else self.converted(self.trace.follow(self.shown()))
+
+    def _own(self) -> Generator[Frame, None, None]:
+        with open_media(self.path) as container:
+            decoded = self._decode(container, video_stream(container, self.path))
+            for index, (time, _, frame) in enumerate(decoded):
+                yield Frame(index, float(time), self._image(frame), self.path)
+
+    def shown(self) -> Generator[Shown, None, None]:
+        """Number and content of each frame of the constant rate."""
         with open_media(self.path) as container:
             stream = video_stream(container, self.path)
-            decoded = self._decode(container, stream)
-            if self.fps is None:
-                for index, (time, _, frame) in enumerate(decoded):
-                    yield Frame(index, float(time), self._image(frame), self.path)
-                return
-            slack = (ratio(stream.time_base) or Fraction(0)) / 2
-            shown: VideoFrame | None = None
-            for index, frame in enumerate(constant_rate(decoded, self.fps, slack)):
-                if frame is not shown:  # frames that are never shown are not converted
-                    shown, image = frame, self._image(frame)
-                yield Frame(index, float(index / self.fps), image, self.path)
+            tick = ratio(stream.time_base) or Fraction(0)
+            slack = tick / 2 if tick < self.step / 4 else Fraction(0)  # a coarse clock counts frames exactly
+            yield from enumerate(constant_rate(self._decode(container, stream), self.rate, slack))
+
+    def sought(self, stamp: int) -> Generator[VideoFrame, None, None]:
+        """The frames of the file from the keyframe before a timestamp on; perhaps others before them."""
+        with open_media(self.path) as container:
+            stream = video_stream(container, self.path)
+            stream.thread_type = "AUTO"
+            with suppress(FFmpegError, OSError):  # what cannot seek is read from its start
+                container.seek(stamp, stream=stream)
+            for _, _, frame in self._frames(container, stream):
+                yield frame
+
+    def converted(self, frames: Iterable[Shown]) -> Generator[Frame, None, None]:
+        """The images of frames of the constant rate; what is never shown is not converted."""
+        shown: VideoFrame | None = None
+        for index, frame in frames:
+            if frame is not shown:
+                shown, image = frame, self._image(frame)
+            yield Frame(index, float(index / self.rate), image, self.path)
 
     def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[_Decoded]:
         """Frames with times that start at 0 and never decrease."""
-        stream.thread_type = "AUTO"
         base = ratio(stream.time_base) or Fraction(1, av.time_base)
         origin = None if stream.start_time is None else stream.start_time * base
-        clock = Fraction(0)  # when the next frame is due, for frames without a timestamp
-        last = Fraction(0)
-        none = True
-        for packet in self._packets(container, stream):
-            for frame in self._frames(packet):
-                base = ratio(frame.time_base) or base
-                if frame.pts is not None:
-                    time = frame.pts * base
-                    origin = time if origin is None or (none and time < origin) else origin
-                    if 0 <= time - origin - last <= LONGEST_GAP:  # otherwise carry on at the due time
-                        clock = time - origin
-                last = clock
-                duration = getattr(frame, "duration", 0) * base
-                if duration < self.step / 2:  # unknown, or one tick of a file without a frame rate
-                    duration = self.step
-                yield _Decoded(clock, duration, frame)
-                clock += duration
-                none = False
-        if none:
+        stated = stated_duration(container, stream)
+        last: _Decoded | None = None
+        for item in placed(self._stamped(container, stream), origin, stated or None):
+            last = _Decoded(*item)
+            yield last
+        if last is None:
             raise MediaError(f"{self.path}: no frame of the video stream can be decoded; the file is damaged")
+        lost = self._lost(base)
+        if self.fps is not None and 0 < lost <= _LONGEST_HOLD:
+            # The last packets are there but damaged: hold what was shown before them.
+            yield last._replace(duration=last.duration + lost)
+        if own_duration(stream) or len(container.streams) == 1:  # otherwise the length may be the sound's
+            self.missing = max(Fraction(0), stated - (last.time + last.duration + lost))
 
-    def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        try:
-            yield from container.demux(stream)
-        except (FFmpegError, OSError) as error:
-            raise MediaError(f"{self.path}: reading failed ({reason(error)})") from error
+    def _stamped(self, container: InputContainer, stream: VideoStream) -> Iterator[_Stamped]:
+        """Each frame with its timestamp and duration as the file states them."""
+        stream.thread_type = "AUTO"
+        yield from self._frames(container, stream)
+        if self._lost(ratio(stream.time_base) or Fraction(0)) == 0 or self._shown is None:
+            return
+        # FFmpeg's frame threads lose what comes after a damaged packet among the last that they hold: these
+        # once more, from the keyframe before, without threads.
+        self.corrupt_packets -= self._since  # counted once more below
+        with open_media(self.path) as again:
+            stream = video_stream(again, self.path)
+            stream.codec_context.thread_count = 1
+            with suppress(FFmpegError, OSError):  # what cannot seek is read from its start
+                again.seek(self._shown, stream=stream)
+            yield from self._frames(again, stream, after=self._shown)
 
-    def _frames(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
-        frames = decode(packet)
-        if frames is None:  # costs the frames of this packet only; the count is public
-            self.corrupt_packets += 1
-        return frames or []
+    def _frames(
+        self, container: InputContainer, stream: VideoStream, after: int | None = None
+    ) -> Iterator[_Stamped]:
+        """The frames of the stream, only those later than the timestamp ``after``; counts the damage."""
+        base = ratio(stream.time_base) or Fraction(1, av.time_base)
+        unread = 0
+        for packet in packets(container, stream, self.path):
+            frames = None if packet is None else decode(packet)
+            if packet is None:
+                unread += 1  # at the end of the file these are missing, not corrupt
+            elif packet.size and _later(packet.pts, after):
+                refused = unread + (frames is None)
+                self.corrupt_packets += refused
+                self._since += refused
+                unread = 0
+                if packet.pts is not None and not packet.is_discard:
+                    self._newest = max(self._newest or packet.pts, packet.pts)
+            for frame in frames or ():
+                if _later(frame.pts, after):
+                    self.corrupt_packets += frame.is_corrupt
+                    self._shown, self._since = frame.pts, 0
+                    base = ratio(frame.time_base) or base
+                    duration = getattr(frame, "duration", 0) * base
+                    # unknown, one tick of a file without a frame rate, or one that its clock rounds
+                    if duration < self.step / 2 or abs(duration - self.step) <= base:
+                        duration = self.step
+                    yield (None if frame.pts is None else frame.pts * base), duration, frame
+
+    def _lost(self, base: Fraction) -> Fraction:
+        """Seconds from the last frame to the last packet; 0 where no whole frame is missing."""
+        if self._newest is None or self._shown is None:
+            return Fraction(0)
+        lost = (self._newest - self._shown) * base
+        return lost if lost > self.step * Fraction(3, 4) else Fraction(0)
 
     def _image(self, frame: VideoFrame) -> Image:
         image = _upright(to_bgr(frame, self.converter), self.orientation(frame))
@@ -227,11 +321,39 @@ def read_image(path: str | Path) -> Image:
     path = Path(path)
     if not path.is_file():
         raise MediaError(f"{path}: no such image file")
-    data = np.fromfile(path, dtype=np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise MediaError(f"{path}: reading failed ({reason(error)})") from error
+    width, height = _stated_size(data[:_HEADER].tobytes())
+    if width * height > _MOST_PIXELS:
+        raise MediaError(
+            f"{path}: states a picture of {width}x{height} pixels; make it smaller if that is so"
+        )
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:  # a size in the header that OpenCV refuses or cannot allocate
+        image = None
     if image is None:
         raise MediaError(f"{path}: cannot be decoded as an image; it may be empty, damaged or another kind")
     return image.astype(np.uint8, copy=False)
+
+
+def _stated_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the header of a PNG, BMP or JPEG; (0, 0) for kinds that OpenCV limits enough."""
+    if data.startswith(b"\x89PNG") and len(data) >= 24:
+        return struct.unpack(">II", data[16:24])
+    if data.startswith(b"BM") and len(data) >= 26:
+        width, height = struct.unpack("<ii", data[18:26])
+        return abs(width), abs(height)
+    at = 2
+    while data.startswith(b"\xff\xd8") and at + 9 <= len(data):
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        at += 2 + length
+    return 0, 0
 
 
 def constant_rate(
@@ -240,8 +362,8 @@ def constant_rate(
     """Resample ``(time, duration, item)`` in time order to a constant rate.
 
     Output ``k`` is the latest item with ``time <= k / fps + slack`` (the first item before its time);
-    ``round(end * fps)`` outputs, at least one, where ``end`` is the end of the last item. Holds back half
-    an output step, so that the count is exact although the end is not known in advance.
+    ``round((end + slack) * fps)`` outputs, at least one, where ``end`` is the end of the last item. Holds
+    back half an output step, so that the count is exact although the end is not known in advance.
     """
     pending: deque[T] = deque()
     current: T | None = None
@@ -257,7 +379,7 @@ def constant_rate(
         while pending and (emitted + Fraction(1, 2)) / fps <= time:
             yield pending.popleft()
             emitted += 1
-    total = 0 if empty else max(1, round_half_up(end * fps))
+    total = 0 if empty else max(1, round_half_up((end + slack) * fps))
     for _ in range(emitted, total):
         yield pending.popleft() if pending else current  # type: ignore[misc]
 
@@ -265,6 +387,10 @@ def constant_rate(
 def round_half_up(value: Fraction) -> int:
     """Nearest whole number, halves upwards."""
     return math.floor(value + Fraction(1, 2))
+
+
+def _later(stamp: int | None, after: int | None) -> bool:
+    return after is None or (stamp is not None and stamp > after)
 
 
 def _upright(image: Image, turn: Orientation) -> Image:

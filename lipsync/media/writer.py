@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
@@ -14,26 +12,22 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import av
 import numpy as np
 import numpy.typing as npt
-from av.audio.frame import AudioFrame
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from lipsync.errors import ConfigError, MediaError
-from lipsync.media.color import BT709, LIMITED_RANGE, from_bgr
+from lipsync.media.color import from_bgr, stored_color
+from lipsync.media.encoders import ANY_HARDWARE, SOFTWARE, WEB_CODECS, choose, options, refusal, stored_format
 from lipsync.media.probe import reason
-from lipsync.media.waveform import AudioFormat, audio_format, decode_audio
-from lipsync.types import Image
+from lipsync.media.track import AUDIO_CODECS, SoundTrack
+from lipsync.types import Color, Image
 
 if TYPE_CHECKING:
-    from av.audio.stream import AudioStream
-    from av.container import OutputContainer
     from av.video.stream import VideoStream
 
-CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """Suffix of the target and its FFmpeg format."""
-
-MAX_CRF = 51
 
 LOSSLESS: dict[str, Any] = {
     "codec": "libx264rgb",
@@ -45,31 +39,24 @@ LOSSLESS: dict[str, Any] = {
 """Settings that lose nothing: pictures stay as written, bit for bit, sound as 16 bits hold it. Twice as fast
 as FFV1 or faster, at about its size: 1 MB a second of 192x192, 13 MB of 720p."""
 
-AUDIO_CODECS = {"aac": "fltp", "flac": "s16", "pcm_s16le": "s16"}
-"""FFmpeg encoders of sound and the samples they take; the 16-bit ones lose nothing more."""
-
-_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _SUBSAMPLED = ("420", "422", "nv12")
-_X264 = ("libx264", "libx264rgb")
-_RGB = 0
-"""FFmpeg's code of the matrix of pictures that are stored as red, green and blue."""
-_FULL_RANGE = 2
 
 
 class VideoWriter:
     """Encode BGR frames and a sound track into one file; use as a context manager.
 
     The file is written as ``<name>.part`` and renamed when the block ends without an exception; otherwise
-    the part is removed and an older file of that name stays as it was. Colours are converted to BT.709
-    limited range and tagged so, which :class:`lipsync.media.reader.VideoReader` undoes exactly as players
-    do. H.264 in 4:2:0 needs even sizes: the last column or row of an odd picture is repeated, because
-    4:4:4 does not play in browsers and phones, and cropping would lose pixels.
+    the part is removed and an older file of that name stays as it was. Colours are coded and tagged as those
+    of the source, else as BT.709 in limited range; :class:`lipsync.media.reader.VideoReader` undoes it
+    exactly as players do. H.264 in 4:2:0 needs even sizes: the last column or row of an odd picture is
+    repeated, because 4:4:4 does not play in browsers and phones, and cropping would lose pixels.
 
     With :data:`LOSSLESS` nothing is converted. Of the containers, mp4 and mov keep every frame rate exactly;
-    Matroska counts milliseconds.
+    Matroska and WebM count milliseconds.
 
     Args:
-        path: Target; the suffix chooses the container (.mp4, .m4v, .mov, .mkv). Missing folders are created.
+        path: Target; the suffix chooses the container (.mp4, .m4v, .mov, .mkv; .webm for VP9 or AV1 with
+            Opus). Missing folders are created.
         width: Width of the images, pixels.
         height: Height of the images, pixels.
         fps: Exact frame rate.
@@ -78,13 +65,15 @@ class VideoWriter:
         sample_rate: Rate in Hz of an ``audio`` array.
         trim_audio: Sound that outlasts the video ends with the last frame, to the sample; otherwise it is
             written whole. Shorter sound is never padded.
-        crf: Quality of x264/x265, lower is better (0 lossless to 51).
-        preset: Speed of x264/x265.
-        codec: FFmpeg encoder.
+        crf: Quality, lower is better: 0 (lossless) to 51, for VP9 and AV1 63; each encoder has its own scale.
+        preset: Speed: x264's names for every encoder, or ``realtime``; see :mod:`lipsync.media.encoders`.
+        codec: FFmpeg encoder, or ``hardware`` for the first of the graphics cards' that works, else libx264;
+            once the block is entered, the attribute names what is used.
         pix_fmt: Pixel format of the encoder; red, green and blue (``bgr0``, ``gbrp``) are stored as they are.
-        audio_codec: ``aac``, ``flac`` or ``pcm_s16le``.
+        audio_codec: ``aac``, ``flac``, ``pcm_s16le`` or ``libopus``.
+        color: How the source codes its colours.
         metadata: Tags of the container by name, such as ``{"comment": ...}``; mp4 knows only the usual names.
-        threads: Encoder threads. Fixed, because the bytes depend on it.
+        threads: Encoder threads. Fixed, because the bytes depend on it and shall not on the machine.
 
     Raises:
         MediaError: On entry: unknown suffix, unwritable target, unreadable sound, unknown encoder. On
@@ -107,13 +96,12 @@ class VideoWriter:
         codec: str = "libx264",
         pix_fmt: str = "yuv420p",
         audio_codec: str = "aac",
+        color: Color | None = None,
         metadata: Mapping[str, str] | None = None,
         threads: int = 4,
     ) -> None:
         if width < 1 or height < 1 or fps <= 0:
             raise ValueError(f"width, height and fps must be positive, got {width}, {height}, {fps}")
-        if not 0 <= crf <= MAX_CRF:
-            raise ConfigError(f"encoder.crf={crf}: give 0 (lossless) to {MAX_CRF}")
         if audio_codec not in AUDIO_CODECS:
             raise ConfigError(f"encoder.audio_codec={audio_codec}: give one of {', '.join(AUDIO_CODECS)}")
         self.path = Path(path)
@@ -124,18 +112,21 @@ class VideoWriter:
         self.audio = audio
         self.sample_rate = sample_rate
         self.trim_audio = trim_audio
-        self.options = {"crf": str(crf), "preset": preset} if codec in (*_X264, "libx265") else {}
-        if codec in _X264:
-            # With AVX-512, x264's macroblock tree gives other bytes from run to run (seen with clips longer
-            # than its look-ahead of 40 frames); everything else in it repeats exactly.
-            self.options["x264-params"] = "mbtree=0"
         self.codec = codec
+        """FFmpeg encoder."""
+        self.crf = crf
+        self.preset = preset
+        self.options = options(SOFTWARE if codec == ANY_HARDWARE else codec, crf, preset)
         self.pix_fmt = pix_fmt
+        self.color = stored_color(color, _keeps_bgr(pix_fmt))
+        """How the pictures are coded."""
         self.audio_codec = audio_codec
         self.metadata = dict(metadata or {})
         self.threads = threads
         self.frames = 0
         """Frames written so far."""
+        self.skipped = 0
+        """Frames whose sound was left out."""
 
     def __enter__(self) -> Self:
         kind = CONTAINERS.get(self.path.suffix.lower())
@@ -144,15 +135,17 @@ class VideoWriter:
             raise MediaError(f"{self.path}: cannot write this kind of file; name it with one of {known}")
         if self.path.is_dir():
             raise MediaError(f"{self.path}: is a directory, expected the name of a video file")
-        self._track = None if self.audio is None else _Track(self.audio, self.sample_rate, self.audio_codec)
-        options = {"fflags": "+bitexact"}  # no random identifiers: same input, same bytes
-        if kind != "matroska":
-            options["movflags"] = "+faststart"
+        self._choose()
+        audio = self.audio
+        self._track = None if audio is None else SoundTrack(audio, self.sample_rate, self.audio_codec)
+        settings = {"fflags": "+bitexact"}  # no random identifiers: same input, same bytes
+        if kind in ("mp4", "mov"):
+            settings["movflags"] = "+faststart"
             if self._track is not None:  # by default the end of the sound is rounded to milliseconds
-                options["movie_timescale"] = str(self._track.rate)
+                settings["movie_timescale"] = str(self._track.rate)
         with self._explained("cannot be written"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self.part.absolute()), "w", format=kind, options=options)
+            self._container = av.open(str(self.part.absolute()), "w", format=kind, options=settings)
             self._container.metadata.update(self.metadata)
         try:
             self._open_streams()
@@ -191,6 +184,35 @@ class VideoWriter:
                 # Sound keeps pace, so that the muxer has nothing to hold back.
                 self._track.write(self._container, until=self.frames / self.fps)
 
+    def skip(self, frames: int = 1) -> None:
+        """Leave out the sound of the next ``frames`` frames, which will not be written.
+
+        The frames count at the rate of the file; however many are left out, the sound stays with the picture
+        to the sample. The sound before and after fade into each other within 5 ms.
+        """
+        if frames < 0:
+            raise ValueError(f"frames must not be negative, got {frames}")
+        self.skipped += frames
+        if self._track is not None:
+            self._track.skip(self.skipped / self.fps)
+
+    def _choose(self) -> None:
+        """Settle the encoder and its layout of the pixels."""
+        web = self.codec in WEB_CODECS and (self.audio is None or self.audio_codec == "libopus")
+        if self.path.suffix.lower() == ".webm" and not web:
+            raise MediaError(
+                f"{self.path}: a .webm file holds VP9 or AV1 with Opus; use encoder.codec=libvpx-vp9 "
+                f"encoder.audio_codec=libopus, or name it .mp4"
+            )
+        size = (self.width + self.width % 2, self.height + self.height % 2)
+        try:
+            chosen = choose(self.codec, *size, self.pix_fmt)
+        except MediaError as error:
+            raise MediaError(f"{self.path}: {error}") from None
+        if chosen != self.codec:
+            self.codec, self.options = chosen, options(chosen, self.crf, self.preset)
+        self.pix_fmt = stored_format(self.codec, self.pix_fmt)
+
     def _open_streams(self) -> None:
         try:
             added = self._container.add_stream(self.codec, rate=self.fps, options=self.options)
@@ -200,21 +222,19 @@ class VideoWriter:
             context.height = self.height + (self.height % 2 if self._needs_even else 0)
             context.pix_fmt = self.pix_fmt
             context.time_base = 1 / self.fps
+            if context.codec.canonical_name == "hevc" and self.path.suffix.lower() != ".mkv":
+                context.codec_tag = "hvc1"  # Apple's players refuse FFmpeg's "hev1"
             context.thread_type = "FRAME"  # PyAV's default, SLICE, costs x264 quality
             context.thread_count = self.threads
-            context.colorspace, context.color_range = (
-                (_RGB, _FULL_RANGE) if self._keeps_bgr else (BT709, LIMITED_RANGE)
-            )
-            context.color_primaries = context.color_trc = BT709
+            context.colorspace, context.color_range = self.color.matrix, self.color.range
+            context.color_primaries, context.color_trc = self.color.primaries, self.color.transfer
             context.open()
             self._converter = VideoReformatter()
             if self._track is not None:
                 self._track.attach(self._container)
         except (FFmpegError, OSError, ValueError, OverflowError) as error:
-            raise MediaError(
-                f"{self.path}: encoder {self.codec} does not accept {self.width}x{self.height} "
-                f"{self.pix_fmt} with {self.options} ({reason(error)})"
-            ) from error
+            details = f"{self.width}x{self.height} {self.pix_fmt} with {self.options}"
+            raise MediaError(f"{self.path}: {refusal(self.codec, details, error)}") from error
 
     @contextmanager
     def _explained(self, problem: str) -> Iterator[None]:
@@ -228,15 +248,11 @@ class VideoWriter:
     def _needs_even(self) -> bool:
         return any(name in self.pix_fmt for name in _SUBSAMPLED)
 
-    @property
-    def _keeps_bgr(self) -> bool:
-        return "rgb" in self.pix_fmt or "bgr" in self.pix_fmt or "gbr" in self.pix_fmt
-
     def _converted(self, image: Image) -> VideoFrame:
-        if self._keeps_bgr:
+        if _keeps_bgr(self.pix_fmt):
             frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), "bgr24")
             return self._converter.reformat(frame, format=self.pix_fmt)
-        return from_bgr(self._even(image), self.pix_fmt, self._converter)
+        return from_bgr(self._even(image), self.pix_fmt, self._converter, self.color)
 
     def _even(self, image: Image) -> Image:
         if not self._needs_even or (self.width % 2 == 0 and self.height % 2 == 0):
@@ -264,72 +280,6 @@ class VideoWriter:
             self.part.unlink(missing_ok=True)
 
 
-class _Track:
-    """The sound: decoded or given samples, encoded on demand."""
-
-    def __init__(self, audio: npt.NDArray[np.floating] | str | Path, sample_rate: int, codec: str) -> None:
-        if isinstance(audio, np.ndarray):
-            if audio.ndim != 1 or audio.size == 0 or not np.issubdtype(audio.dtype, np.floating):
-                raise ValueError(
-                    f"audio must be (N,) floating point with N >= 1, got {audio.shape} {audio.dtype}"
-                )
-            self.format = AudioFormat(sample_rate, 1)
-            self.chunks = _pieces(audio, sample_rate)
-        else:
-            self.format = audio_format(audio)
-            self.chunks = decode_audio(audio)
-        self.codec = codec
-        source = self.format.rate
-        self.rate = source if codec != "aac" or source in _AAC_RATES else 48000
-        """Of the encoded sound, Hz: rates that AAC lacks become 48 kHz."""
-        self.rest = np.zeros((self.format.channels, 0), np.float32)
-        """Samples of the latest chunk that are not yet due."""
-        self.position = 0
-
-    def attach(self, container: OutputContainer) -> None:
-        """Add the stream."""
-        self.stream = cast("AudioStream", container.add_stream(self.codec, rate=self.rate))
-        self.stream.codec_context.layout = self.layout
-        self.stream.codec_context.format = AUDIO_CODECS[self.codec]
-        if self.codec == "aac":
-            self.stream.codec_context.bit_rate = self.format.channels * (
-                64000 if self.rate <= 24000 else 96000
-            )
-
-    @property
-    def layout(self) -> str:
-        """FFmpeg's name of the channel layout."""
-        return "mono" if self.format.channels == 1 else "stereo"
-
-    def write(self, container: OutputContainer, until: Fraction | None = None) -> None:
-        """Encode the sound up to ``until`` seconds, or all of it."""
-        end = sys.maxsize if until is None else math.floor(until * self.format.rate)
-        while self.position < end:
-            chunk = self.rest if self.rest.size else next(self.chunks, None)
-            if chunk is None:
-                return
-            chunk, self.rest = np.split(chunk, [end - self.position], axis=1)
-            frame = self._frame(chunk)
-            frame.sample_rate = self.format.rate
-            frame.time_base = Fraction(1, self.format.rate)
-            frame.pts = self.position
-            self.position += chunk.shape[1]
-            container.mux(self.stream.encode(frame))
-
-    def _frame(self, chunk: npt.NDArray[np.float32]) -> AudioFrame:
-        kind = AUDIO_CODECS[self.codec]
-        if kind == "fltp":
-            return AudioFrame.from_ndarray(np.ascontiguousarray(chunk), kind, self.layout)
-        # As save_wav rounds; interleaved.
-        samples = np.clip(np.round(chunk * 32768.0), -32768, 32767).astype(np.int16)
-        return AudioFrame.from_ndarray(np.ascontiguousarray(samples.T).reshape(1, -1), kind, self.layout)
-
-    def flush(self, container: OutputContainer) -> None:
-        """Encode what the encoder still holds."""
-        container.mux(self.stream.encode(None))
-
-
-def _pieces(waveform: npt.NDArray[np.floating], size: int) -> Iterator[npt.NDArray[np.float32]]:
-    """``(1, size)`` float32 pieces of a mono waveform, clipped to [-1, 1]."""
-    for start in range(0, waveform.size, size):
-        yield np.clip(waveform[None, start : start + size], -1, 1).astype(np.float32)
+def _keeps_bgr(pix_fmt: str) -> bool:
+    """Whether the format stores red, green and blue."""
+    return any(name in pix_fmt for name in ("rgb", "bgr", "gbr"))

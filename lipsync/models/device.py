@@ -27,3 +27,41 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if lacks_cuda or (found.type == "mps" and not torch.backends.mps.is_available()):
         raise ConfigError(f"device={device} is not available on this machine: use device=auto or device=cpu")
     return found
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The number type of a name for networks that only run forward.
+
+    Args:
+        precision: ``float32``, ``bfloat16``, ``float16`` (GPUs only), or ``auto``: bfloat16 where ``device``
+            computes with it natively, float32 elsewhere.
+        device: As :func:`resolve_device` gives.
+
+    Raises:
+        ConfigError: The name is unknown, or the device cannot compute in that type.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if precision not in types:
+        raise ConfigError(f"precision={precision} is unknown: use auto, float32, bfloat16 or float16")
+    if precision == "float16" and device.type == "cpu":
+        raise ConfigError("precision=float16 needs a GPU: use bfloat16, float32 or auto with device=cpu")
+    return types[precision]
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16: elsewhere it is emulated, slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and _cpu_has_bfloat16()
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is not None:
+        # Of ARM's, "bf16" says too little: oneDNN uses it only in builds with the Compute Library.
+        return any(capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    # Versions of torch before that function know one of the two.
+    earlier = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return earlier is not None and bool(earlier())

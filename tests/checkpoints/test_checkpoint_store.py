@@ -324,6 +324,10 @@ def test_the_catalogue_is_sound() -> None:
         "syncnet_v2",
         "wav2lip_paddle",
         "yunet",
+        "gfpgan_v1.3",
+        "gfpgan_v1.4",
+        "face_parsing",
+        "parsenet",
     }
     names = [spec.filename for spec in CATALOG.values()]
     assert len(set(names)) == len(names)

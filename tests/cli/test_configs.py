@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from lipsync.checkpoints.networks import load_expert, load_generator
 from lipsync.cli.app import config_dir, require_values
 from lipsync.cli.evaluate import evaluate
+from lipsync.cli.infer import infer
 from lipsync.errors import ConfigError
 
 CONFIGS = config_dir()
@@ -75,8 +76,8 @@ def test_the_commands_compose(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_mandatory_values_are_mandatory(command: str) -> None:
-    # Which of its settings evaluate.py needs depends on what it is asked for; it says so itself.
-    check = evaluate if command == "evaluate" else require_values
+    # What evaluate.py and infer.py need depends on what they are asked for; they say so themselves.
+    check = {"evaluate": evaluate, "infer": infer}.get(command, require_values)
     overrides = [item for item in GIVEN[command] if command == "evaluate" and item.startswith("output=")]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose(command, overrides)

@@ -24,7 +24,7 @@ def test_both_sides_score_alike_and_every_figure_is_there(
     benchmark: ModuleType, make_video: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     pytest.importorskip("imageio_ffmpeg")
-    monkeypatch.setattr(benchmark, "in_a_process", benchmark.measure)
+    monkeypatch.setattr(benchmark, "in_a_process", lambda script, job: benchmark.measure(job))
     monkeypatch.setattr(benchmark, "WINDOWS", 20)
     monkeypatch.setattr(benchmark, "network_alone", lambda threads: [{"form": "literal", "ms": 1.0}])
     video, figures = make_video(tmp_path / "a.mp4", frames=14, size=(64, 64)), tmp_path / "figures.json"

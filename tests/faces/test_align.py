@@ -4,7 +4,15 @@ import cv2
 import numpy as np
 import pytest
 
-from lipsync.faces.align import ARCFACE_TEMPLATE, inverse, similarity, transform, warp
+from lipsync.faces.align import (
+    ARCFACE_TEMPLATE,
+    FFHQ_TEMPLATE,
+    inverse,
+    resized,
+    similarity,
+    transform,
+    warp,
+)
 
 
 def _map(scale: float, degrees: float, shift: tuple[float, float]) -> np.ndarray:
@@ -87,3 +95,40 @@ def test_shrinking_averages_and_stays_in_place(shrink):
     assert np.abs(warped.astype(float) - blocks).max() <= 1
     bilinear = cv2.warpAffine(image, np.array([[1 / shrink, 0, offset], [0, 1 / shrink, offset]]), (20, 20))
     assert np.abs(bilinear.astype(float) - blocks).max() > 5 or shrink == 2
+
+
+def test_a_map_to_a_resized_picture_takes_pixels_as_areas():
+    matrix = _map(1.5, 20, (3, 4))
+    # The corners of the picture, half a pixel outside of its first and last pixel, stay corners.
+    corners = transform([[-0.5, -0.5], [511.5, 511.5]], inverse(matrix))
+    np.testing.assert_allclose(
+        transform(corners, resized(matrix, 0.25)), [[-0.5, -0.5], [127.5, 127.5]], atol=1e-3
+    )
+
+
+def test_the_ffhq_template_is_a_face_in_the_middle_of_its_picture():
+    eyes, nose, mouth = FFHQ_TEMPLATE[:2].mean(axis=0), FFHQ_TEMPLATE[2], FFHQ_TEMPLATE[3:].mean(axis=0)
+    assert eyes[1] < nose[1] < mouth[1]
+    assert np.abs(np.array([eyes[0], nose[0], mouth[0]]) - 255.5).max() < 2
+    matrix = similarity(ARCFACE_TEMPLATE, FFHQ_TEMPLATE)
+    assert np.abs(transform(ARCFACE_TEMPLATE, matrix) - FFHQ_TEMPLATE).max() < 10, "both in the same order"
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0])
+def test_weights_are_warped_like_pictures(scale):
+    weights = np.random.default_rng(2).uniform(0, 1, (60, 60)).astype(np.float32)
+    matrix = _map(scale, 10, (5, 5))
+    warped = warp(weights, matrix, 40)
+    assert warped.dtype == np.float32
+    assert warped.shape == (40, 40)
+    picture = warp(np.rint(weights * 255).astype(np.uint8)[..., None].repeat(3, axis=2), matrix, 40)
+    assert np.abs(picture[..., 0] / 255 - warped).max() < 0.01
+
+
+def test_enlarging_can_be_sharper_than_bilinear():
+    edge = np.zeros((20, 20, 3), np.uint8)
+    edge[:, 10:] = 200
+    matrix = resized(np.eye(2, 3), 4)
+    linear, cubic = warp(edge, matrix, 80), warp(edge, matrix, 80, enlarge=cv2.INTER_CUBIC)
+    steps = [np.diff(picture[40, :, 0].astype(int)).max() for picture in (linear, cubic)]
+    assert steps[1] > steps[0]

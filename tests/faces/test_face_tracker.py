@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lipsync.faces.detector import MtcnnDetector
+from lipsync.faces.selection import selection
 from lipsync.faces.tracker import interpolate, track_face
 from lipsync.types import Box, Face, FaceFrame, Frame
 
@@ -181,6 +182,105 @@ def test_interpolation_without_landmarks() -> None:
     assert middle.score == pytest.approx(0.7)
 
 
+def named(detector_script: Sequence[Sequence[Face]], **settings: object) -> list[float | None]:
+    shots = settings.pop("shots", ())
+    stream = frames(len(detector_script), shots)  # type: ignore[arg-type]
+    return left(list(track_face(stream, Scripted(detector_script), **settings)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "first", "second"), [("left", 0.0, 150.0), ("right", 300.0, 450.0)])
+def test_the_rule_is_asked_at_the_beginning_of_every_shot(name: str, first: float, second: float) -> None:
+    script = [[face(0.0), face(300.0)] if i < 6 else [face(450.0), face(150.0)] for i in range(14)]
+    result = named(script, shots=[6], every=3, select=selection(name))
+    assert result == [first] * 6 + [second] * 8
+
+
+def test_the_rule_is_not_asked_again_inside_a_shot() -> None:
+    # From frame 4 on somebody stands further left.
+    script = [[face(200.0)] if i < 4 else [face(20.0), face(200.0)] for i in range(20)]
+    assert named(script, every=5, select=selection("left")) == [200.0] * 20
+
+
+def test_an_index_out_of_range_waits() -> None:
+    script = [[face(0.0)] if i < 9 else [face(0.0), face(200.0)] for i in range(20)]
+    assert named(script, every=1, select=selection("index", 1)) == [None] * 9 + [200.0] * 11
+
+
+def test_waiting_for_a_face_costs_few_looks() -> None:
+    detector = Scripted([[face(0.0)] for _ in range(101)])
+    result = list(track_face(frames(101), detector, every=10, select=selection("index", 1)))
+    assert left(result) == [None] * 101
+    assert len(detector.seen) <= 22
+
+
+@pytest.mark.parametrize("every", [1, 3, 5])
+@pytest.mark.parametrize("speed", [4.0, 7.0, 11.0])
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("rule", ["left", "right"])
+def test_two_who_cross_are_not_mixed_up(every: int, speed: float, hidden: bool, rule: str) -> None:
+    def both(i: int) -> list[Face]:
+        one, other = face(speed * i), face(400.0 - speed * i, 100, 0.8)
+        # Behind the other one it is not seen at all.
+        return [other] if hidden and one.box.iou(other.box) > 0.4 else [one, other]
+
+    count = int(400 / speed)
+    result = named([both(i) for i in range(count)], every=every, select=selection(rule))
+    truth = [speed * i if rule == "left" else 400.0 - speed * i for i in range(count)]
+    for i in (*range(10), *range(count - 10, count)):
+        assert result[i] == pytest.approx(truth[i], abs=1e-3)
+
+
+def test_of_two_equal_overlaps_the_more_similar_size_is_taken() -> None:
+    # Two boxes with an overlap of 2/3 each: one as large as before beside it, one larger around it.
+    before = Face(Box(100, 100, 200, 200), 0.9)
+    shifted = Face(Box(120, 100, 220, 200), 0.9)
+    around = Face(Box(100 - 11.24, 100 - 11.24, 200 + 11.24, 200 + 11.24), 0.9)
+    assert before.box.iou(shifted.box) == pytest.approx(before.box.iou(around.box), abs=0.001)
+    result = list(track_face(frames(2), Scripted([[before], [around, shifted]]), every=1))
+    assert result[1].face is shifted
+
+
+def test_nobody_takes_the_place_of_a_face_that_turned_away() -> None:
+    def script(i: int) -> list[Face]:
+        return [face(400.0)] if 10 <= i < 40 else [face(0.0), face(400.0)]
+
+    everyone = [script(i) for i in range(60)]
+    faithful = named(everyone, every=1, max_gap=6, select=selection("left"), patience=None)
+    assert faithful == [0.0] * 10 + [None] * 30 + [0.0] * 20
+    waiting = named(everyone, every=5, max_gap=6, select=selection("left"), patience=None)
+    assert waiting == [0.0] * 10 + [None] * 30 + [0.0] * 20
+    patient = named(everyone, every=1, max_gap=6, select=selection("left"), patience=20)
+    assert patient == [0.0] * 10 + [None] * 20 + [400.0] * 30
+
+
+def test_a_counting_rule_finds_its_face_again() -> None:
+    script = [
+        [face(0.0), face(400.0)] if 10 <= i < 30 else [face(x) for x in (0.0, 200.0, 400.0)]
+        for i in range(40)
+    ]
+    result = named(script, every=1, max_gap=6, select=selection("index", 1), patience=None)
+    assert result == [200.0] * 10 + [None] * 20 + [200.0] * 10
+
+
+def test_patience_ends_with_the_shot() -> None:
+    script = [[face(0.0), face(400.0)] if i < 8 else [face(400.0)] for i in range(40)]
+    result = named(script, shots=[30], every=1, max_gap=4, select=selection("left"), patience=None)
+    assert result == [0.0] * 8 + [None] * 22 + [400.0] * 10
+
+
+def test_a_mistake_of_the_detector_at_the_start_does_not_shut_out_the_face() -> None:
+    script = [[face(0.0, 30), face(200.0)] if i < 2 else [face(200.0)] for i in range(40)]
+    result = named(script, every=1, max_gap=4, select=selection("left"), patience=None)
+    assert result[2:] == [200.0] * 38
+
+
+def test_a_face_detected_twice_is_one_person() -> None:
+    # The second box upon the face is not somebody else, so it may carry the track on.
+    script = [[face(0.0), face(30.0)] if i < 5 else [] if i < 15 else [face(30.0)] for i in range(30)]
+    result = named(script, every=1, max_gap=4, patience=None)
+    assert result[15:] == [30.0] * 15
+
+
 SIGHTS = st.lists(st.sampled_from(["", "a", "b", "ab", "ba", "c"]), max_size=60)
 SHOTS = st.sets(st.integers(0, 59), max_size=4)
 PLACES = {"a": face(0.0), "b": face(400.0, 80), "c": face(30.0)}  # c overlaps a
@@ -188,11 +288,17 @@ PLACES = {"a": face(0.0), "b": face(400.0, 80), "c": face(30.0)}  # c overlaps a
 
 @settings(max_examples=150, deadline=None)
 @given(
-    SIGHTS, st.integers(1, 7), st.integers(0, 8), st.integers(1, 3), st.sets(st.integers(0, 59), max_size=4)
+    SIGHTS,
+    st.integers(1, 7),
+    st.integers(0, 8),
+    st.integers(1, 3),
+    st.tuples(st.sampled_from(["largest", "right", "index"]), st.sampled_from([0, 5, None]), SHOTS),
 )
 def test_one_item_a_frame_in_order_with_bounded_look_ahead(
-    sights: list[str], every: int, max_gap: int, batch: int, shots: set[int]
+    sights: list[str], every: int, max_gap: int, batch: int, rule: tuple[str, int | None, set[int]]
 ) -> None:
+    name, patience, shots = rule
+    chosen = {"select": selection(name, 1), "patience": patience}
     script = [[PLACES[name] for name in sight] for sight in sights]
     given = frames(len(script), sorted(shots))
     read = 0
@@ -204,13 +310,13 @@ def test_one_item_a_frame_in_order_with_bounded_look_ahead(
             yield frame
 
     result = []
-    for item in track_face(stream(), Scripted(script), every=every, max_gap=max_gap, batch=batch):
+    for item in track_face(stream(), Scripted(script), every=every, max_gap=max_gap, batch=batch, **chosen):
         assert read - len(result) <= every * batch + max_gap
         result.append(item)
     assert [item.frame for item in result] == given
-    again = list(track_face(given, Scripted(script), every=every, max_gap=max_gap, batch=batch))
+    again = list(track_face(given, Scripted(script), every=every, max_gap=max_gap, batch=batch, **chosen))
     assert left(again) == left(result)
-    if every == 1 and max_gap == 0:
+    if every == 1 and max_gap == 0 and patience == 0 and name != "index":
         assert [item.face is None for item in result] == [not faces for faces in script]
 
 

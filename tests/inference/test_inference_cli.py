@@ -17,7 +17,8 @@ from inference_stubs import BOX
 from lipsync.checkpoints.catalog import CheckpointSpec
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import config_dir
-from lipsync.cli.infer import build_pipeline, main
+from lipsync.cli.infer import main
+from lipsync.cli.inference_parts import build_parts, build_pipeline, pipeline_settings
 from lipsync.errors import CheckpointError, ConfigError
 from lipsync.inference.composite import BoxCompositor
 from lipsync.inference.detect import FixedBox, FollowFace
@@ -65,7 +66,16 @@ def overrides(inputs: dict[str, Path], **changes: object) -> list[str]:
 def built(**changes: object) -> LipSyncPipeline:
     given = {"face": "f.mp4", "audio": "a.wav", **changes}
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return build_pipeline(compose("infer", [f"{key}={value}" for key, value in given.items()]))
+        cfg = compose("infer", [f"{key}={value}" for key, value in given.items()])
+    settings = pipeline_settings(cfg)
+    with DownloadBar() as bar:
+        return build_pipeline(cfg, build_parts(cfg, cfg.checkpoint, bar), settings)
+
+
+def follow_of(pipeline: LipSyncPipeline) -> FollowFace:
+    stage = pipeline._face_stage(False, pipeline.face_select)
+    assert isinstance(stage, FollowFace)
+    return stage
 
 
 def test_a_run_writes_the_file_and_says_so(run: Any, inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -130,7 +140,14 @@ def test_the_users_mistakes_are_one_line_and_exit_code_2(
         ({"every": "0.5"}, "every=0.5"),
         ({"audio_shift": "later"}, "audio_shift=later"),
         ({"no_face": "skip"}, "no_face=skip"),
-        ({"extend": "bounce"}, "extend=bounce"),
+        ({"extend": "back"}, "extend=back"),
+        ({"remainder": "all"}, "remainder=all"),
+        ({"silence": "hush"}, "silence=hush"),
+        ({"face_select": "me"}, "me"),
+        ({"face_select": "index", "face_index": -1}, "face index -1"),
+        ({"face_select": "speaking"}, "expert=FILE"),
+        ({"timing": "perhaps"}, "timing=perhaps"),
+        ({"jobs": "gone.csv"}, "gone.csv"),
         ({"device": "tpu9"}, "device=tpu9"),
         ({"precision": "int8"}, "precision=int8"),
         ({"enhancer": "nonesuch"}, "enhancer/nonesuch"),
@@ -172,8 +189,7 @@ def test_settings_reach_the_pipeline(checkpoint: Path) -> None:
         rotate="true",
         crop="[0,10,0,20]",
     )
-    follow = pipeline._moving
-    assert isinstance(follow, FollowFace)
+    follow = follow_of(pipeline)
     assert (follow.pads, follow.smooth, follow.every, follow.must_have_face) == ((1, 2, 3, 4), False, 3, True)
     assert pipeline.still_fps == Fraction(30000, 1001)
     assert (pipeline.static, pipeline.extend, pipeline.audio_shift) == (True, "freeze", -1)
@@ -185,22 +201,20 @@ def test_settings_reach_the_pipeline(checkpoint: Path) -> None:
 
 def test_the_defaults_are_the_references(checkpoint: Path) -> None:
     pipeline = built(checkpoint=checkpoint, enhancer="none", interpolator="none")
-    follow = pipeline._moving
-    assert isinstance(follow, FollowFace)
+    follow = follow_of(pipeline)
     assert (follow.pads, follow.smooth) == ((0, 10, 0, 0), True)
     assert (pipeline.extend, pipeline.still_fps, pipeline.stages) == ("loop", 25, ())
     assert pipeline.audio_shift == 0
 
 
 def test_a_box_of_minus_ones_means_none(checkpoint: Path) -> None:
-    assert isinstance(built(checkpoint=checkpoint, box="[-1,-1,-1,-1]")._moving, FollowFace)
-    assert isinstance(built(checkpoint=checkpoint, box="[1,20,1,20]")._moving, FixedBox)
+    assert built(checkpoint=checkpoint, box="[-1,-1,-1,-1]").box is None
+    assert isinstance(built(checkpoint=checkpoint, box="[1,20,1,20]").box, FixedBox)
 
 
 @pytest.mark.parametrize("detector", ["default", "annotated"])
 def test_detectors_can_be_chosen(detector: str, checkpoint: Path) -> None:
-    follow = built(checkpoint=checkpoint, detector=detector)._moving
-    assert isinstance(follow, FollowFace)
+    follow = follow_of(built(checkpoint=checkpoint, detector=detector))
     expected = {"default": "MtcnnDetector", "annotated": "AnnotatedDetector"}
     assert type(follow.detector).__name__ == expected[detector]
 
@@ -209,13 +223,13 @@ def test_detectors_with_weights_take_a_file(checkpoint: Path, shared: Path, tmp_
     from lipsync.models.s3fd import S3FD
 
     yunet = shared / "weights" / "face_detection_yunet_2023mar.onnx"
-    follow = built(checkpoint=checkpoint, detector="yunet", **{"detector.weights": yunet})._moving
-    assert isinstance(follow, FollowFace)
+    follow = follow_of(built(checkpoint=checkpoint, detector="yunet", **{"detector.weights": yunet}))
     assert type(follow.detector).__name__ == "YunetDetector"
     s3fd = tmp_path / "s3fd.pth"
     torch.save(S3FD().state_dict(), s3fd)
-    follow = built(checkpoint=checkpoint, detector="s3fd", device="cpu", **{"detector.weights": s3fd})._moving
-    assert isinstance(follow, FollowFace)
+    follow = follow_of(
+        built(checkpoint=checkpoint, detector="s3fd", device="cpu", **{"detector.weights": s3fd})
+    )
     assert type(follow.detector).__name__ == "S3FDDetector"
 
 

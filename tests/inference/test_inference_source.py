@@ -1,21 +1,32 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from lipsync.errors import ConfigError, MediaError
-from lipsync.inference.source import FrameTransform, first_only, repeated
+from lipsync.inference.source import EXTENDS, Extend, FrameTransform, first_only, repeated
 from lipsync.types import Frame
 
 
-def video(count: int) -> list[Frame]:
-    return [Frame(i, i / 25, np.full((2, 2, 3), i, np.uint8)) for i in range(count)]
+class Clip(list[Frame]):
+    """Frames that can be had backwards, too."""
+
+    def backwards(self) -> Iterator[Frame]:
+        return reversed(self)
+
+
+def video(count: int) -> Clip:
+    return Clip(Frame(i, i / 25, np.full((2, 2, 3), i, np.uint8)) for i in range(count))
 
 
 @pytest.mark.parametrize(
     ("extend", "count", "expected"),
     [
         ("loop", 7, [0, 1, 2, 0, 1, 2, 0]),
+        ("bounce", 11, [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2]),
+        ("bounce", 3, [0, 1, 2]),
         ("freeze", 6, [0, 1, 2, 2, 2, 2]),
         ("cut", 7, [0, 1, 2]),
         ("loop", 2, [0, 1]),
@@ -30,10 +41,28 @@ def test_a_video_is_fitted_to_the_length_of_the_sound(extend: str, count: int, e
     assert [round(frame.time * 25) for frame in frames] == expected
 
 
-@pytest.mark.parametrize("extend", ["loop", "freeze", "cut"])
-def test_a_video_without_frames_is_an_error_not_an_endless_loop(extend: str) -> None:
+def test_a_single_frame_cannot_bounce_and_stays() -> None:
+    assert [frame.index for frame in repeated(video(1), 4, "bounce")] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("extend", EXTENDS)
+def test_the_rest_of_a_longer_video_is_kept_where_asked_for(extend: Extend) -> None:
+    kept = list(repeated(video(5), 2, extend, "keep"))
+    assert [int(frame.image[0, 0, 0]) for frame in kept] == [0, 1, 2, 3, 4]
+    cut = list(repeated(video(5), 2, extend, "cut"))
+    assert [int(frame.image[0, 0, 0]) for frame in cut] == [0, 1]
+
+
+def test_not_one_frame_more_than_wanted_is_decoded() -> None:
+    source = iter(video(5))
+    assert len(list(repeated(source, 2, "loop"))) == 2
+    assert next(source).index == 2
+
+
+@pytest.mark.parametrize("extend", EXTENDS)
+def test_a_video_without_frames_is_an_error_not_an_endless_loop(extend: Extend) -> None:
     with pytest.raises(MediaError, match="no frame"):
-        next(repeated([], 3, extend))  # type: ignore[arg-type]
+        next(repeated([], 3, extend))
 
 
 def test_the_first_frame_alone_is_repeated() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from lipsync.faces.crop import crop
 from lipsync.inference.synthesize import (
     RELEASED_PADS,
     TRAINED_PADS,
+    PlainGenerator,
     Wav2LipSynthesizer,
     network_input,
 )
 from lipsync.models.syncnet import SyncNet
 from lipsync.models.wav2lip import Wav2Lip
+from lipsync.models.wav2lip_folded import FoldedWav2Lip
 from lipsync.types import Box, Face, FaceFrame
 
 
@@ -108,35 +111,125 @@ def test_fractional_boxes_become_whole_pixels_inside_the_frame() -> None:
     assert patch.box == Box(0, 21, 60, 120)
 
 
+def inputs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 255, (count, 96, 96, 3), dtype=np.uint8)
+    return crops, rng.uniform(-4, 4, (count, 80, 16)).astype(np.float32)
+
+
 def test_the_speech_and_the_face_both_matter(generator: Wav2Lip) -> None:
     synthesizer = Wav2LipSynthesizer(generator)
-    crops = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8)
-    mels = np.random.default_rng(1).uniform(-4, 4, (2, 80, 16)).astype(np.float32)
+    crops, mels = inputs(2)
     base = synthesizer.repaint(crops, mels)
     assert base.shape == (2, 96, 96, 3)
-    direct = generator(
-        torch.from_numpy(mels)[:, None],
-        network_input(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255),
-    )
-    np.testing.assert_array_equal(base, (direct * 255).round().byte().permute(0, 2, 3, 1).numpy())
     np.testing.assert_array_equal(base, synthesizer.repaint(crops, mels), err_msg="not deterministic")
     assert (synthesizer.repaint(crops[::-1].copy(), mels) != base).mean() > 0.1
     assert (synthesizer.repaint(crops, mels[::-1].copy()) != base).mean() > 0.1
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_the_folded_copy_paints_what_the_network_paints(generator: Wav2Lip, batch_size: int) -> None:
+    crops, mels = inputs(5)
+    folded = Wav2LipSynthesizer(generator, batch_size=batch_size)
+    assert isinstance(folded.network, FoldedWav2Lip)
+    base = folded.repaint(crops, mels)
+    plain = PlainGenerator(generator)(torch.from_numpy(mels)[:, None], torch.from_numpy(crops)).numpy()
+    difference = np.abs(base.astype(int) - plain)
+    assert difference.max() <= 1
+    assert difference.mean() < 1e-3
+
+
+@pytest.mark.parametrize("top", [0.3, 0.5, 0.9])
+def test_rows_above_the_top_show_the_crop(generator: Wav2Lip, top: float) -> None:
+    items = face_frames(5, missing=(1,))
+    synthesizer = Wav2LipSynthesizer(generator, batch_size=2)
+    first = int(top * 96)
+    for whole, patch in zip(synthesizer(items, speech()), synthesizer(items, speech(), top=top), strict=True):
+        if whole.image is None or patch.image is None:
+            assert whole.image is patch.image
+            continue
+        difference = np.abs(whole.image[first - 1 :].astype(int) - patch.image[first - 1 :])
+        assert difference.max() <= 1
+        np.testing.assert_array_equal(patch.image[: first - 1], crop(patch.frame.image, BOX, 96)[: first - 1])
+        assert (patch.image[: first - 1] != whole.image[: first - 1]).any()
+    with pytest.raises(ValueError, match="top=1"):
+        list(synthesizer(items, speech(), top=1))
+
+
+def test_a_network_of_another_make_gives_the_same_rows() -> None:
+    crops, mels = inputs(1)
+    (whole,), (lower,) = (Wav2LipSynthesizer(Probe()).repaint(crops, mels, top) for top in (0, 0.5))
+    assert set(np.unique(whole)) == set(np.unique(lower[47:])) == {128}
+    np.testing.assert_array_equal(lower[:47], crops[0, :47])
+
+
+def test_patches_name_their_face_and_frames_stay_untouched(generator: Wav2Lip) -> None:
+    items = face_frames(3, missing=(1,))
+    before = [item.frame.image.copy() for item in items]
+    patches = list(Wav2LipSynthesizer(generator)(items, speech()))
+    assert [patch.face for patch in patches] == [item.face for item in items]
+    for item, image in zip(items, before, strict=True):
+        np.testing.assert_array_equal(item.frame.image, image)
+
+
 def test_bfloat16_stays_near_float32(generator: Wav2Lip) -> None:
-    crops = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), dtype=np.uint8)
-    mels = np.zeros((2, 80, 16), np.float32)
+    crops, mels = inputs(2)
     full = Wav2LipSynthesizer(generator, precision="float32").repaint(crops, mels)
     half = Wav2LipSynthesizer(generator, precision="bfloat16").repaint(crops, mels)
-    assert np.abs(full.astype(int) - half.astype(int)).mean() < 2
+    assert 0 < np.abs(full.astype(int) - half.astype(int)).mean() < 2
+
+
+def test_the_first_patch_needs_one_batch_only() -> None:
+    taken = []
+
+    def source() -> Iterator[FaceFrame]:
+        for item in face_frames(20):
+            taken.append(item.frame.index)
+            yield item
+
+    patches = Wav2LipSynthesizer(Probe(), batch_size=4)(source(), speech())
+    assert next(patches).frame.index == 0
+    assert len(taken) == 4
+
+
+def test_when_memory_runs_out_no_frame_is_painted_twice() -> None:
+    class Small(Probe):
+        def forward(self, mels: Tensor, faces: Tensor) -> Tensor:
+            if len(mels) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(mels, faces)
+
+    small, windows = Small(), speech()
+    synthesizer = Wav2LipSynthesizer(small, batch_size=8)
+    patches = list(synthesizer(face_frames(11, missing=(4,)), windows))
+    assert [patch.frame.index for patch in patches] == list(range(11))
+    assert [patch.image is None for patch in patches] == [i == 4 for i in range(11)]
+    heard = torch.cat([mels for mels, _ in small.calls])[:, 0]
+    expected = torch.from_numpy(np.stack([windows[i] for i in range(11) if i != 4]))
+    torch.testing.assert_close(heard, expected, rtol=0, atol=0)
+    assert synthesizer.batch_size == 3
+
+
+def test_a_compiled_network_sees_batches_of_one_size(
+    generator: Wav2Lip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **settings: asked.append(settings))
+    crops, mels = inputs(5)
+    probe = Probe()
+    assert Wav2LipSynthesizer(probe, batch_size=4, compiled=True).repaint(crops, mels).shape == crops.shape
+    assert [len(mel) for mel, _ in probe.calls] == [4, 4]
+    assert asked == [{"dynamic": False}]
+    compiled = Wav2LipSynthesizer(generator, batch_size=4, compiled=True).repaint(crops, mels)
+    plain = Wav2LipSynthesizer(generator, batch_size=4).repaint(crops, mels)
+    assert np.abs(compiled.astype(int) - plain).max() <= 1
 
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="device=tpu9 is unknown"):
         Wav2LipSynthesizer(Probe(), device="tpu9")
-    with pytest.raises(ConfigError, match="precision=float16"):
-        Wav2LipSynthesizer(Probe(), precision="float16")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="precision=float16 needs a GPU"):
+        Wav2LipSynthesizer(Probe(), device="cpu", precision="float16")
     with pytest.raises(ConfigError, match="batch_size=0"):
         Wav2LipSynthesizer(Probe(), batch_size=0)
 
@@ -161,8 +254,9 @@ def test_pads_and_mel_shift_follow_the_kind_of_checkpoint(
     trained = Wav2LipSynthesizer.from_checkpoint(own)
     assert trained.pads == TRAINED_PADS == (0, 0, 0, 0)
     assert trained.mel_shift == -1
-    for key, value in trained.generator.state_dict().items():
-        torch.testing.assert_close(value, generator.state_dict()[key], rtol=0, atol=0)
+    crops, mels = inputs(1)
+    expected = Wav2LipSynthesizer(generator).repaint(crops, mels)
+    np.testing.assert_array_equal(trained.repaint(crops, mels), expected)
 
 
 def test_the_wrong_network_is_named(tmp_path: Path) -> None:

@@ -81,14 +81,19 @@ def make(tmp_path: Path) -> Callable[..., Path]:
         audio_codec: str = "aac",
         codec: str = "libx264",
         title: str | None = None,
+        pix_fmt: str = "yuv420p",
+        options: dict[str, str] | None = None,
+        codec_options: dict[str, str] | None = None,
     ) -> Path:
         path = tmp_path / name
         images = [grey(i) for i in range(len(times))] if images is None else images
-        with av.open(str(path), "w") as container:
+        with av.open(str(path), "w", options=options or {}) as container:
             if title is not None:
                 container.metadata["title"] = title
             if images:
                 stream = add_video(container, codec, rate, base, images[0].shape)
+                stream.pix_fmt = pix_fmt
+                stream.codec_context.options = codec_options or {}
                 if rotation is not None and not hasattr(stream, "set_display_rotation"):
                     pytest.skip("PyAV before 17.1 cannot write a display matrix")
                 if rotation is not None:

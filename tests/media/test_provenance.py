@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lipsync.errors import MediaError
-from lipsync.media.provenance import Provenance, read_provenance
+from lipsync.media.provenance import SOURCE_TYPE, Provenance, is_synthetic, read_provenance
 from lipsync.media.writer import VideoWriter
 
 GENERATOR, EXPERTS = "ab" * 32, ("12" * 32, "cd" * 32)
@@ -39,7 +39,37 @@ def test_a_name_does_not_matter(tmp_path: Path) -> None:
 
 def test_the_comment_reads_as_documented() -> None:
     comment = Provenance("a", ("b", "c"), "d").comment
-    assert comment == "lipsync generator=a experts=b,c job=d"
+    label = f"lipsync AI-generated synthetic media digital-source-type={SOURCE_TYPE}"
+    assert comment == f"{label} generator=a experts=b,c job=d"
+    assert Provenance().comment == label
+    assert SOURCE_TYPE.endswith("/compositeWithTrainedAlgorithmicMedia")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_an_unknown_generator_leaves_the_mark(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"out{suffix}", Provenance().metadata)
+    assert is_synthetic(path)
+    assert read_provenance(path) is None
+
+
+@pytest.mark.parametrize(
+    ("comment", "ours"),
+    [
+        (f"lipsync generator={GENERATOR} job=x", True),
+        (Provenance(GENERATOR, EXPERTS, "job").comment, True),
+        ("lipsync is fun", False),
+        ("AI-generated, they say", False),
+        ("", False),
+    ],
+)
+def test_old_and_new_marks_are_known(tmp_path: Path, comment: str, ours: bool) -> None:
+    assert is_synthetic(write(tmp_path / "out.mp4", {"comment": comment})) is ours
+
+
+def test_comments_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    comment = f"lipsync generator={GENERATOR} experts={','.join(EXPERTS)} job=abc"
+    path = write(tmp_path / "out.mp4", {"comment": comment})
+    assert read_provenance(path) == Provenance(GENERATOR, EXPERTS, "abc")
 
 
 @pytest.mark.parametrize(
