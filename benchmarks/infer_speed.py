@@ -88,7 +88,7 @@ def measure(job: Job) -> dict[str, Any]:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("infer", job.overrides)
     with DownloadBar() as bar:
-        pipeline = build_pipeline(cfg, build_parts(cfg, bar))
+        pipeline = build_pipeline(cfg, build_parts(cfg, cfg.checkpoint, bar))
     started = cpu_seconds()
     report = pipeline.run(job.video, job.audio, job.outfile)
     return {

@@ -11,7 +11,14 @@ from lipsync.faces.s3fd import S3FDDetector
 from lipsync.faces.yunet import YunetDetector
 from lipsync.types import Face, Frame
 
-__all__ = ["AnnotatedDetector", "FaceDetector", "MtcnnDetector", "S3FDDetector", "YunetDetector"]
+__all__ = [
+    "AnnotatedDetector",
+    "FaceDetector",
+    "MtcnnDetector",
+    "RefindingDetector",
+    "S3FDDetector",
+    "YunetDetector",
+]
 
 
 @runtime_checkable
@@ -22,5 +29,19 @@ class FaceDetector(Protocol):
         """Faces of each frame in that frame's pixels, highest score first; an empty list where none is.
 
         Boxes are not clipped to the image. The frames may differ in size.
+        """
+        ...
+
+
+@runtime_checkable
+class RefindingDetector(FaceDetector, Protocol):
+    """A detector that is much quicker where it is told about where the faces are."""
+
+    def refind(self, frame: Frame, faces: Sequence[Face]) -> list[Face | None]:
+        """Where each of the faces is now, None where it is not found.
+
+        Args:
+            frame: Where they are looked for.
+            faces: Where each of them is expected, in pixels of the frame.
         """
         ...

@@ -11,6 +11,7 @@ Coordinates are half-open pixels throughout. The networks take images as ``(B, W
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -71,11 +72,27 @@ class MtcnnDetector:
         """Faces of each frame in its own pixels, highest score first."""
         return [self._detect(frame.image) for frame in frames]
 
+    def refind(self, frame: Frame, faces: Sequence[Face]) -> list[Face | None]:
+        """Faces that were there a moment ago, by the last network alone: a fifth of the time of detection.
+
+        Args:
+            frame: Where they are looked for.
+            faces: Where each of them is expected, in pixels of the frame.
+
+        Returns:
+            For each of them where it is, None where there is no face.
+        """
+        work = working_image(frame.image, self.max_side, self.border)
+        rgb = np.ascontiguousarray(work.image[:, :, ::-1])
+        found = (self._steadied(rgb, work.to_image(face)) for face in faces)
+        return [work.to_frame(face) if face.score >= self.min_score else None for face in found]
+
     def _detect(self, image: Image) -> list[Face]:
         work = working_image(image, self.max_side, self.border)
         rgb = np.ascontiguousarray(work.image[:, :, ::-1])
         boxes = self._refined(rgb, self._propose(rgb))
-        return [work.to_frame(self._steadied(rgb, face)) for face in self._final(rgb, boxes)]
+        found = self._final(rgb, boxes)
+        return [work.to_frame(replace(self._steadied(rgb, face), score=face.score)) for face in found]
 
     def _propose(self, image: Image) -> Floats:
         """Candidate squares ``(n, 4)`` from the fully convolutional network at every pyramid level."""
@@ -122,18 +139,19 @@ class MtcnnDetector:
         return [Face(_box(boxes[i]), float(scores[i]), landmarks[i]) for i in kept]
 
     def _steadied(self, image: Image, face: Face) -> Face:
-        """The face as the mean of what the last network says of slightly different views of it.
+        """The face and its score as the mean of what the last network says of slightly different views of it.
 
         The answer of the cascade depends on which candidate happened to win; looking again from the answer,
         at five places, makes the box three times steadier from frame to frame.
         """
         box = np.array([[face.box.x1, face.box.y1, face.box.x2, face.box.y2]], np.float32)
-        landmarks = np.zeros((5, 2), np.float32)
+        landmarks, score = np.zeros((5, 2), np.float32), 0.0
         for _ in range(STEADYING_ROUNDS):
             square = _squares(box)
-            boxes, points, _ = self._outcome(image, square + VIEWS * (square[0, 2] - square[0, 0]))
+            boxes, points, scores = self._outcome(image, square + VIEWS * (square[0, 2] - square[0, 0]))
             box, landmarks = boxes.mean(axis=0, keepdims=True), points.mean(axis=0)
-        return Face(_box(box[0]), face.score, landmarks)
+            score = float(scores.mean())
+        return Face(_box(box[0]), score, landmarks)
 
     def _outcome(self, image: Image, squares: Floats) -> tuple[Floats, Floats, Floats]:
         """Boxes ``(n, 4)``, landmarks ``(n, 5, 2)`` and probabilities ``(n,)`` from the last network."""

@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from lipsync.faces.detector import FaceDetector
+from lipsync.faces.detector import FaceDetector, RefindingDetector
 from lipsync.faces.selection import Selection, largest
 from lipsync.faces.shots import CutFinder
 from lipsync.types import Box, Face, FaceFrame, Frame
@@ -30,6 +30,7 @@ def track_face(
     cut_threshold: float = 20.0,
     select: Selection = largest,
     patience: int | None = 0,
+    glances: int = 0,
 ) -> Iterator[FaceFrame]:
     """Give every frame the face followed in it.
 
@@ -55,6 +56,8 @@ def track_face(
         select: Chooses the face that a track begins with.
         patience: Frames from the followed face's last sight on for which, within the shot, no track begins
             with a face that was seen beside it; None: the rest of the shot.
+        glances: After this many scheduled frames in which a :class:`RefindingDetector` was only asked about
+            the faces it knows, it looks for all faces; 0 always does. For ``batch`` 1.
 
     Raises:
         ValueError: ``every`` or ``batch`` below 1, or ``max_gap`` below 0.
@@ -62,7 +65,7 @@ def track_face(
     if every < 1 or batch < 1 or max_gap < 0:
         raise ValueError(f"need every >= 1, batch >= 1, max_gap >= 0, got {every}, {batch}, {max_gap}")
     linker = _Linker(min_iou, max_gap, select, patience)
-    return _Follower(detector, linker, CutFinder(cut_threshold), every).run(iter(frames), batch)
+    return _Follower(detector, linker, CutFinder(cut_threshold), every, glances).run(iter(frames), batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +150,15 @@ class _Seen:
 class _Follower:
     """Runs the detector on schedule, and between the scheduled frames where that is needed."""
 
-    def __init__(self, detector: FaceDetector, linker: _Linker, begins_shot: CutFinder, every: int) -> None:
+    def __init__(
+        self, detector: FaceDetector, linker: _Linker, begins_shot: CutFinder, every: int, glances: int
+    ) -> None:
         self.detector = detector
         self.linker = linker
         self.begins_shot = begins_shot
         self.every = every
+        self.glances = glances
+        self._glanced = 0  # scheduled frames since the last in which all faces were looked for
 
     def run(self, frames: Iterator[Frame], batch: int) -> Iterator[FaceFrame]:
         size = 1  # the first frame alone, so that every block has a scheduled frame on either side
@@ -163,12 +170,34 @@ class _Follower:
             number += len(seen)
             # The last frame of a block is the scheduled one; the stream's last block may be shorter.
             blocks = [seen[i : i + self.every] for i in range(0, len(seen), self.every)]
-            scheduled = self.detector.detect([block[-1].frame for block in blocks])
+            scheduled = self._scheduled(blocks)
             for block, faces in zip(blocks, scheduled, strict=True):
                 for item in [*self._between(block, faces), replace(block[-1], faces=faces)]:
                     yield from self.linker.push(item)
             size = self.every * batch
         yield from self.linker.finish()
+
+    def _scheduled(self, blocks: Sequence[Sequence[_Seen]]) -> list[list[Face]]:
+        """Faces in the last frame of each block: the known ones if all are found again, else all."""
+        faces = self._glanced_at(blocks[0]) if len(blocks) == 1 else None
+        if faces is not None:
+            self._glanced += 1
+            return [faces]
+        self._glanced = 0
+        return self.detector.detect([block[-1].frame for block in blocks])
+
+    def _glanced_at(self, block: Sequence[_Seen]) -> list[Face] | None:
+        """The known faces where they are now; None where it takes detection to tell."""
+        last = block[-1]
+        known = self.linker.known(last.at)
+        if not known or self._glanced >= self.glances or any(item.cut for item in block):
+            return None
+        if not isinstance(self.detector, RefindingDetector):
+            return None
+        found = [face for face in self.detector.refind(last.frame, known) if face is not None]
+        # Fewer than one a face: somebody left. No match: two of them became one, or the face jumped.
+        complete = len(found) == len(known) and self.linker.match(found, last.at) is not None
+        return found if complete else None
 
     def _between(self, block: Sequence[_Seen], faces: Sequence[Face]) -> list[_Seen]:
         """All frames of the block but its last, given the ``faces`` of that one."""
@@ -219,6 +248,12 @@ class _Linker:
     def newest(self) -> Face | None:
         """The followed face if it was found in the frame pushed last."""
         return None if self._trail is None or self._held else self._trail.face
+
+    def known(self, at: int) -> list[Face]:
+        """Where the faces of this shot should be in frame ``at``; none while the followed one is lost."""
+        if self._trail is None or self._held:
+            return []
+        return [replace(trail.face, box=trail.expected(at)) for trail in (self._trail, *self._others)]
 
     def match(self, faces: Sequence[Face], at: int) -> Face | None:
         """The followed face among those of frame ``at``; None also where another one may be it."""

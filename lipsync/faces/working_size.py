@@ -21,6 +21,12 @@ class WorkingImage:
     scale: float
     border: int
 
+    def to_image(self, face: Face) -> Face:
+        """The face, given in the pixels of the original frame, in those of ``image``; without landmarks."""
+        box = face.box.scaled(self.scale)
+        shifted = Box(box.x1 + self.border, box.y1 + self.border, box.x2 + self.border, box.y2 + self.border)
+        return Face(shifted, face.score)
+
     def to_frame(self, face: Face) -> Face:
         """The face in the pixels of the original frame."""
         box = face.box

@@ -22,6 +22,9 @@ Pads: TypeAlias = tuple[int, int, int, int]
 HOW_TO_HELP = "try another detector or give the region with box=[top,bottom,left,right]"
 """What the user can do about a face that is not found."""
 
+GLANCES = 7
+"""Of eight looks of the schedule this many go to the known faces only, where the detector can do that."""
+
 FaceStage: TypeAlias = Callable[[Iterable[Frame]], Iterator[FaceFrame]]
 
 
@@ -85,6 +88,7 @@ class FollowFace:
             batch=self.batch,
             select=self.select,
             patience=self.patience,
+            glances=GLANCES,
         )
         return smooth_boxes(followed) if self.smooth else followed
 

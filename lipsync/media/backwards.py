@@ -12,7 +12,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, MutableSequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 
 from lipsync.errors import MediaError
 from lipsync.media.probe import ratio
+from lipsync.types import Frame, Image
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -43,12 +44,16 @@ class Decoding(Protocol):
     """A pass over a file."""
 
     path: Path
+    rate: Fraction
 
     def shown(self) -> Generator[Shown, None, None]:
         """What each output frame shows, from the beginning."""
 
     def sought(self, stamp: int) -> Generator[VideoFrame, None, None]:
         """The frames of the file from the keyframe before a timestamp on; perhaps others before them."""
+
+    def image(self, frame: VideoFrame) -> Image:
+        """The picture of a frame as it is yielded."""
 
 
 class Trace:
@@ -117,12 +122,14 @@ class Trace:
         return lowest if key < 0 else key
 
 
-def reverse(new_pass: Callable[[], Decoding], trace: Trace) -> Generator[Shown, None, None]:
-    """What a pass shows, in reverse; holds at most ``MOST_FRAMES`` frames and ``MOST_BYTES``.
+def reverse(new_pass: Callable[[], Decoding], trace: Trace) -> Generator[Frame, None, None]:
+    """What a pass yields, in reverse; holds at most ``MOST_FRAMES`` decoded frames and ``MOST_BYTES``.
 
     Where seeking works, a stretch of ``m`` frames in a GOP of ``g`` costs ``g / 2 + m / 2`` decoded frames
     on average, or ``m`` where the GOP fits into it. Where it does not, each stretch costs all the frames
-    before it: ``n / (2 m)`` passes over a file of ``n`` frames.
+    before it, ``n / (2 m)`` passes over a file of ``n`` frames, and holds images instead of decoded frames.
+    What a decoder has never written of a damaged picture shows what was in that memory before, so there two
+    passes over the file can differ when it decodes with several threads.
 
     Args:
         new_pass: Starts a pass; called once for each stretch.
@@ -134,15 +141,20 @@ def reverse(new_pass: Callable[[], Decoding], trace: Trace) -> Generator[Shown, 
     if not trace.complete:
         deque(trace.follow(new_pass().shown()), maxlen=0)
     stretches = _Stretches(new_pass, trace)
+    run = new_pass()
     stop = len(trace)
     while stop:
-        start = trace.start(stop)
-        held = stretches.decode(start, stop)
+        held = stretches.decode(trace.start(stop), stop)
         while held:
-            frame = held.pop()
-            for index in reversed(trace.outputs(start + len(held))):
-                yield index, frame
-        stop = start
+            stop -= 1
+            # Nothing may refer to the frame any longer: FFmpeg frees those of a stretch together.
+            image = _converted(held.pop(), run)
+            for index in reversed(trace.outputs(stop)):
+                yield Frame(index, float(index / run.rate), image, run.path)
+
+
+def _converted(item: VideoFrame | Image, run: Decoding) -> Image:
+    return item if isinstance(item, np.ndarray) else run.image(item)
 
 
 class _Stretches:
@@ -154,9 +166,9 @@ class _Stretches:
         self._level = 0
         self._failures = 0
 
-    def decode(self, start: int, stop: int) -> list[VideoFrame]:
-        """The frames ``start <= at < stop``."""
-        if start and self._failures < _MOST_FAILURES:
+    def decode(self, start: int, stop: int) -> MutableSequence[VideoFrame] | MutableSequence[Image]:
+        """The frames ``start <= at < stop``, or the images of as many before ``stop`` as may be held."""
+        if self._failures < _MOST_FAILURES:
             found = self._by_seeking(start, stop)
             self._failures = 0 if found else self._failures + 1
             if found:
@@ -164,17 +176,17 @@ class _Stretches:
         return self._from_beginning(start, stop)
 
     def _by_seeking(self, start: int, stop: int) -> list[VideoFrame] | None:
-        """The frames, found from 0, 1, 4, 16 ... seconds before the first one; None: not found."""
+        """The frames, found from 0, 1/4, 1, 4 ... seconds before them; None: not found."""
         stamp, earliest = self.trace.stamp(start), self.trace.stamp(0)
         if stamp is None or earliest is None:
             return None
         level = self._level
         while True:
-            lead = Fraction(4 ** (level - 1)) if level else Fraction(0)
+            lead = Fraction(4**level, 16) if level else Fraction(0)
             target = stamp - round(lead / self.trace.base)
             found = self._sought(target, start, stop)
             if found is not None:
-                # Program streams always need a second or so; damage needs more, but only here.
+                # Transport streams always need a little; damage needs more, but only here.
                 self._level = min(level, max(1, level - 1))
                 return found
             if target <= earliest:
@@ -195,15 +207,23 @@ class _Stretches:
                         return found
         return None
 
-    def _from_beginning(self, start: int, stop: int) -> list[VideoFrame]:
-        found: list[VideoFrame] = []
+    def _from_beginning(self, start: int, stop: int) -> deque[Image]:
+        """The images of the frames, without those at the beginning that are too many.
+
+        Each is made at once, as in a pass forwards: where a damaged picture shows what was in its memory
+        before, holding decoded frames would change it.
+        """
+        found: deque[Image] = deque()
         run = self.new_pass()
+        at = start
         with closing(run.shown()) as shown:
             for index, frame in shown:
-                at = start + len(found)
                 if index == self.trace.outputs(at).start:
-                    found.append(frame)
-                    if at + 1 == stop:
+                    found.append(run.image(frame))
+                    if len(found) > 1 and len(found) * found[-1].nbytes > MOST_BYTES:
+                        found.popleft()
+                    at += 1
+                    if at == stop:
                         return found
         raise MediaError(f"{run.path}: changed while it was being read; start again with a file that stays")
 
@@ -225,5 +245,5 @@ def _fingerprint(frame: VideoFrame) -> int:
             whole = used - used % 8
             value = zlib.crc32(rows[:, :whole].view(np.uint64).sum(axis=0), value)
             samples = rows[:, whole:].sum(axis=0, dtype=np.uint32).view(np.uint8)
-        value = zlib.crc32(memoryview(samples), value)
+        value = zlib.crc32(cast("bytes", samples), value)
     return value

@@ -102,6 +102,7 @@ class VideoReader:
         iteration, known when that has come to its end; 0 where the container does not state a length."""
         self._source = probe(self.path)
         self._trace = Trace()  # of the latest complete iteration
+        self._orientation = OrientationReader()
 
     @cached_property
     def info(self) -> VideoInfo:
@@ -130,9 +131,8 @@ class VideoReader:
     def backwards(self) -> Iterator[Frame]:
         """The frames of an iteration from the last to the first, at a constant rate only.
 
-        Holds at most 256 decoded frames and 128 MB of them, see :func:`lipsync.media.backwards.reverse` for
-        the cost. Where no iteration has come to its end before, one is made without converting anything.
-        Leaves :attr:`corrupt_packets` and :attr:`missing_frames` as they are.
+        See :func:`lipsync.media.backwards.reverse` for memory and cost. Where no iteration has come to its
+        end before, one is made without converting. Leaves :attr:`corrupt_packets` and the like as they are.
 
         Raises:
             ValueError: The reader has no ``fps``.
@@ -140,7 +140,7 @@ class VideoReader:
         """
         if self.fps is None:
             raise ValueError(f"{self.path}: only a reader of constant rate runs backwards; give it an fps")
-        return _Pass(self).converted(reverse(lambda: _Pass(self), self._trace))
+        return reverse(lambda: _Pass(self), self._trace)
 
 
 class _Pass:
@@ -158,7 +158,7 @@ class _Pass:
         """Seconds from the end of the last frame to the stated end."""
         self.trace = Trace()
         self.converter = VideoReformatter()
-        self.orientation = OrientationReader()
+        self.orientation = reader._orientation
         self._newest: int | None = None  # timestamp of the newest packet
         self._shown: int | None = None  # timestamp of the last frame
         self._since = 0  # packets refused since
@@ -170,7 +170,7 @@ class _Pass:
         with open_media(self.path) as container:
             decoded = self._decode(container, video_stream(container, self.path))
             for index, (time, _, frame) in enumerate(decoded):
-                yield Frame(index, float(time), self._image(frame), self.path)
+                yield Frame(index, float(time), self.image(frame), self.path)
 
     def shown(self) -> Generator[Shown, None, None]:
         """Number and content of each frame of the constant rate."""
@@ -195,7 +195,7 @@ class _Pass:
         shown: VideoFrame | None = None
         for index, frame in frames:
             if frame is not shown:
-                shown, image = frame, self._image(frame)
+                shown, image = frame, self.image(frame)
             yield Frame(index, float(index / self.rate), image, self.path)
 
     def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[_Decoded]:
@@ -267,7 +267,8 @@ class _Pass:
         lost = (self._newest - self._shown) * base
         return lost if lost > self.step * Fraction(3, 4) else Fraction(0)
 
-    def _image(self, frame: VideoFrame) -> Image:
+    def image(self, frame: VideoFrame) -> Image:
+        """Convert, turn upright, bring to the size of the first frame and transform."""
         image = _upright(to_bgr(frame, self.converter), self.orientation(frame))
         if image.shape[:2] != self.size[::-1]:  # calls and broadcasts change their resolution midway
             image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

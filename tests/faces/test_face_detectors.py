@@ -12,7 +12,7 @@ import pytest
 
 from lipsync.errors import CheckpointError, ConfigError
 from lipsync.faces import mtcnn
-from lipsync.faces.detector import FaceDetector, MtcnnDetector, YunetDetector
+from lipsync.faces.detector import FaceDetector, MtcnnDetector, RefindingDetector, YunetDetector
 from lipsync.faces.working_size import working_image
 from lipsync.types import Box, Face, Frame
 
@@ -179,3 +179,17 @@ def test_working_image_never_enlarges() -> None:
     work = working_image(image, 640)
     assert work.image is image
     assert working_image(image, None).scale == 1.0
+
+
+def test_mtcnn_finds_a_known_face_again_and_nothing_where_none_is(clip) -> None:
+    first, later = clip("raw/wild/retalk_30fps_700.mp4", 6)[::5]
+    detector = MtcnnDetector()
+    (known,), (expected,) = detector.detect([first, later])
+    elsewhere = Face(Box(0, 0, 90, 90), 0.9)
+    found, nothing = detector.refind(later, [known, elsewhere])
+    assert found is not None
+    assert found.box.iou(expected.box) > 0.93
+    assert found.landmarks is not None
+    assert np.abs(found.landmarks - expected.landmarks).max() < 0.03 * expected.box.width
+    assert nothing is None
+    assert isinstance(detector, RefindingDetector)

@@ -329,3 +329,67 @@ def test_real_clips_joined_by_a_cut(clip) -> None:
     overlaps = [item.face.box.iou(faces[0].box) for item, faces in zip(tracked, exact, strict=True)]
     assert min(overlaps) > 0.85
     assert np.mean(overlaps) > 0.94
+
+
+class Quick(Scripted):
+    """Finds again what the script holds near where it is expected."""
+
+    def __init__(self, faces: Sequence[Sequence[Face]]) -> None:
+        super().__init__(faces)
+        self.glanced: list[int] = []
+
+    def refind(self, frame: Frame, faces: Sequence[Face]) -> list[Face | None]:
+        self.glanced.append(frame.index)
+        there = self.faces[frame.index]
+        return [next((f for f in there if f.box.iou(face.box) > 0.4), None) for face in faces]
+
+
+def test_known_faces_are_glanced_at_between_full_looks() -> None:
+    detector = Quick([[face(i)] for i in range(41)])
+    result = list(track_face(frames(41), detector, every=5, glances=3))
+    assert left(result) == pytest.approx([float(i) for i in range(41)])
+    assert detector.seen == [0, 20, 40]
+    assert detector.glanced == [5, 10, 15, 25, 30, 35]
+
+
+def test_without_glances_and_in_batches_the_detector_looks() -> None:
+    for options in ({}, {"glances": 3, "batch": 2}):
+        detector = Quick([[face(i)] for i in range(21)])
+        list(track_face(frames(21), detector, every=5, **options))
+        assert detector.glanced == []
+
+
+def test_a_face_that_is_not_found_again_is_looked_for() -> None:
+    script = [[face(0)]] * 8 + [[face(300)]] * 13  # jumps within the shot
+    detector = Quick(script)
+    result = list(track_face(frames(21), detector, every=5, glances=9, max_gap=3))
+    assert 10 in detector.glanced
+    assert 10 in detector.seen
+    assert left(result)[12:] == [300.0] * 9
+
+
+def test_a_cut_is_looked_at_whole() -> None:
+    detector = Quick([[face(0)]] * 8 + [[face(10)]] * 13)
+    list(track_face(frames(21, shots=[8]), detector, every=5, glances=9))
+    assert 10 not in detector.glanced
+    assert detector.glanced == [5, 15, 20]
+
+
+def test_who_leaves_beside_the_followed_face_makes_the_detector_look() -> None:
+    script = [[face(0), face(400, size=60)]] * 8 + [[face(0)]] * 13
+    detector = Quick(script)
+    result = list(track_face(frames(21), detector, every=5, glances=9))
+    assert left(result) == [0.0] * 21
+    assert 10 in detector.seen
+
+
+def test_glances_hold_on_real_clips(clip) -> None:
+    """The quick look gives what detection gives, at a third of its time on the whole."""
+    watched = clip("raw/wild/retalk_30fps_700.mp4", 60)
+    detector = MtcnnDetector()
+    full = [item.face for item in track_face(iter(watched), detector, every=5)]
+    quick = [item.face for item in track_face(iter(watched), detector, every=5, glances=7)]
+    overlaps = [a.box.iou(b.box) for a, b in zip(full, quick, strict=True) if a and b]
+    assert len(overlaps) == 60
+    assert np.mean(overlaps) > 0.97
+    assert min(overlaps) > 0.9

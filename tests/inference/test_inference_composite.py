@@ -70,11 +70,15 @@ def test_a_patch_that_shows_the_source_changes_next_to_nothing(compositor: Compo
 @each
 def test_a_frame_without_a_face_or_strength_passes_untouched(compositor: Compositor) -> None:
     frame = Frame(5, 0.2, picture(1))
-    for empty in (Patch(frame), Patch(frame, BOX, WHITE, FACE, 0.0)):
-        (result,) = compositor([empty])
+    without, faded = compositor([Patch(frame), Patch(frame, BOX, WHITE, FACE, 0.0)])
+    for result in (without, faded):
         assert result.frame is frame
         assert result.source is frame.image
-        assert (result.face, result.box, result.mask) == (None, None, None)
+    assert (without.face, without.box, without.mask) == (None, None, None)
+    assert (faded.face, faded.box) == (FACE, BOX), "what restores the whole face goes on"
+    assert faded.mask is not None
+    assert faded.mask.shape == (80, 64, 1)
+    assert not faded.mask.any()
 
 
 @each
