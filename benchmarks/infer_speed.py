@@ -58,15 +58,18 @@ class Job(NamedTuple):
 
 
 def canvas(image: Image) -> Image:
-    """The picture at the height of 720 pixels, mirrored at its sides to the width of 1280, or cut to it."""
+    """The picture at the height of 720 pixels before an enlarged, blurred copy of itself.
+
+    One face, then: mirrored sides would show parts of others.
+    """
     height, width = image.shape[:2]
-    image = np.asarray(cv2.resize(image, (round(width * HEIGHT / height), HEIGHT)), np.uint8)
-    missing = max(0, WIDTH - image.shape[1])
-    image = np.asarray(
-        cv2.copyMakeBorder(image, 0, 0, missing // 2, missing - missing // 2, cv2.BORDER_REFLECT), np.uint8
-    )
-    left = (image.shape[1] - WIDTH) // 2
-    return np.ascontiguousarray(image[:, left : left + WIDTH])
+    fitted = np.asarray(cv2.resize(image, (round(width * HEIGHT / height), HEIGHT)), np.uint8)
+    behind = cv2.GaussianBlur(cv2.resize(image, (WIDTH // 4, HEIGHT // 4)), (0, 0), 6)
+    result = np.asarray(cv2.resize(behind, (WIDTH, HEIGHT)), np.uint8)
+    shown = min(fitted.shape[1], WIDTH)
+    left, cut = (WIDTH - shown) // 2, (fitted.shape[1] - shown) // 2
+    result[:, left : left + shown] = fitted[:, cut : cut + shown]
+    return result
 
 
 def make_inputs(video: Path, audio: Path, frames: int, folder: Path) -> tuple[Path, Path]:

@@ -62,8 +62,8 @@ Video: TypeAlias = VideoReader | StillReader | SequenceReader
 NoFace: TypeAlias = Literal["keep", "trim", "error"]
 NO_FACE: tuple[NoFace, ...] = ("keep", "trim", "error")
 
-_LOOK_AHEAD = 8
-"""Frames a thread may run ahead of the next; more only costs memory (25 MB a frame in 4K)."""
+_LOOK_AHEAD = 96 * 2**20
+"""Bytes of frames that a thread may run ahead of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +293,7 @@ class LipSyncPipeline:
         faces: Iterator[FaceFrame] = clock.watch("detect", task.tally.faces(found))
         if self.no_face == "trim":
             faces = (item for item in faces if item.face is not None)
-        depth = min(self.synthesizer.batch_size, _LOOK_AHEAD)
+        depth = self._look_ahead(video)
         ready = clock.watch(None, prefetch(faces, depth))
         patches: Iterator[Patch] = clock.watch(
             "synthesize", self.synthesizer(ready, speech.windows, top=self.compositor.top)
@@ -346,6 +346,11 @@ class LipSyncPipeline:
         if stated < wanted:
             return stated if self.extend == "cut" else wanted
         return stated if self.remainder == "keep" else wanted
+
+    def _look_ahead(self, video: Video) -> int:
+        """Frames between two threads: a batch and a half keeps both busy, where memory allows."""
+        frames = _LOOK_AHEAD // (3 * video.info.width * video.info.height)
+        return max(2, min(frames, 3 * self.synthesizer.batch_size // 2))
 
     def _is_still(self, video: Video) -> bool:
         return self.static or isinstance(video, StillReader)

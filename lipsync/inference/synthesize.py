@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lipsync.audio.mel import mel_basis
 from lipsync.audio.windows import MelWindows
 from lipsync.checkpoints.networks import load_generator
 from lipsync.checkpoints.store import Progress
@@ -109,6 +110,7 @@ class Wav2LipSynthesizer:
         folds = type(generator) is Wav2Lip
         network = (FoldedWav2Lip if folds else PlainGenerator)(generator, self.dtype)
         self.network = network.to(self.device).eval()
+        mel_basis()  # loaded with the network, not in the first run: it takes a second
         if compiled:
             self.network.compile(dynamic=False)
 

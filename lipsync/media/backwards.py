@@ -45,6 +45,7 @@ class Decoding(Protocol):
 
     path: Path
     rate: Fraction
+    corrupt_packets: int
 
     def shown(self) -> Generator[Shown, None, None]:
         """What each output frame shows, from the beginning."""
@@ -128,8 +129,8 @@ def reverse(new_pass: Callable[[], Decoding], trace: Trace) -> Generator[Frame, 
     Where seeking works, a stretch of ``m`` frames in a GOP of ``g`` costs ``g / 2 + m / 2`` decoded frames
     on average, or ``m`` where the GOP fits into it. Where it does not, each stretch costs all the frames
     before it, ``n / (2 m)`` passes over a file of ``n`` frames, and holds images instead of decoded frames.
-    What a decoder has never written of a damaged picture shows what was in that memory before, so there two
-    passes over the file can differ when it decodes with several threads.
+    Damaged pictures are repaired from what happens to be decoded, so when a decoder runs several threads,
+    two passes over a damaged file can differ there, in either direction.
 
     Args:
         new_pass: Starts a pass; called once for each stretch.
@@ -216,16 +217,23 @@ class _Stretches:
         found: deque[Image] = deque()
         run = self.new_pass()
         at = start
+        last: VideoFrame | None = None
         with closing(run.shown()) as shown:
-            for index, frame in shown:
+            for index, last in shown:
                 if index == self.trace.outputs(at).start:
-                    found.append(run.image(frame))
+                    found.append(run.image(last))
                     if len(found) > 1 and len(found) * found[-1].nbytes > MOST_BYTES:
                         found.popleft()
                     at += 1
                     if at == stop:
                         return found
-        raise MediaError(f"{run.path}: changed while it was being read; start again with a file that stays")
+        if last is None or not run.corrupt_packets:
+            raise MediaError(
+                f"{run.path}: changed while it was being read; start again with a file that stays"
+            )
+        # With several threads, damage costs a frame more or less: the last one is held.
+        found.extend([run.image(last)] * (stop - at))
+        return found
 
 
 def _fingerprint(frame: VideoFrame) -> int:
