@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from processes import cpu_seconds, in_a_process, memory
+from measuring import cpu_seconds, in_a_process, memory
 from reference_inference import reference_steps
 
 from lipsync.checkpoints.progress import DownloadBar

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from processes import cpu_seconds, forget_peak, in_a_process, memory
+from measuring import cpu_seconds, forget_peak, in_a_process, memory
 
 from lipsync.errors import UserError
 from lipsync.evaluation.protocols import FPS, EvaluationProtocol, LrsProtocol, StrictProtocol, WildProtocol

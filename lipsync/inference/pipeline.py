@@ -51,8 +51,9 @@ from lipsync.inference.stage import EnhanceStage, FrameStage, prefetch
 from lipsync.inference.synthesize import Synthesizer
 from lipsync.inference.timing import StageClock
 from lipsync.media.probe import is_image, probe
-from lipsync.media.reader import StillReader, VideoReader
+from lipsync.media.reader import VideoReader
 from lipsync.media.sequence import SequenceReader
+from lipsync.media.still import StillReader
 from lipsync.media.waveform import AudioReader, load_waveform
 from lipsync.media.writer import VideoWriter
 from lipsync.types import Composite, FaceFrame, Frame, Patch, Waveform

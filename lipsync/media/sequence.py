@@ -12,7 +12,8 @@ import numpy as np
 
 from lipsync.errors import MediaError
 from lipsync.media.probe import VIDEO_SUFFIXES, is_image
-from lipsync.media.reader import Transform, read_image
+from lipsync.media.reader import Transform
+from lipsync.media.still import read_image
 from lipsync.types import Frame, Image, VideoInfo
 
 _NUMBER = re.compile(r"([0-9]+)")

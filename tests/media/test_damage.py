@@ -12,7 +12,8 @@ import pytest
 from lipsync.errors import MediaError
 from lipsync.media import reader as reader_module
 from lipsync.media.probe import probe
-from lipsync.media.reader import VideoReader, read_image
+from lipsync.media.reader import VideoReader
+from lipsync.media.still import read_image
 from lipsync.media.timeline import placed
 from lipsync.media.waveform import AudioReader, load_waveform
 

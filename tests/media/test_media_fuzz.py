@@ -29,7 +29,8 @@ import pytest
 
 from lipsync.errors import MediaError
 from lipsync.media.probe import has_audio, probe
-from lipsync.media.reader import VideoReader, read_image
+from lipsync.media.reader import VideoReader
+from lipsync.media.still import read_image
 from lipsync.media.waveform import load_waveform
 
 MEMORY = 4 << 30

@@ -13,7 +13,8 @@ import pytest
 from lipsync.errors import MediaError
 from lipsync.media import reader as reader_module
 from lipsync.media.probe import probe
-from lipsync.media.reader import StillReader, VideoReader, constant_rate, read_image
+from lipsync.media.reader import VideoReader, constant_rate
+from lipsync.media.still import StillReader, read_image
 from lipsync.media.waveform import load_waveform
 from lipsync.media.writer import VideoWriter
 
