@@ -19,8 +19,9 @@ PATH_KEYS = frozenset(
         *("data_root", "preprocessed_root", "data.root", "videos", "references", "output", "judge"),
         *("generator", "filelist", "metrics.lpips", "metrics.fid", "metrics.fvd", "metrics.identity"),
         *("metrics.landmarks",),
-        *("jobs", "expert", "detector.weights", "restorer.weights", "enhancer.parser.weights"),
-        *("mask.landmarks.path", "mask.parser.weights", "interpolator.weights", "hydra.run.dir"),
+        *("jobs", "expert", "detector.weights", "restorer.weights", "restorer.path"),
+        *("enhancer.parser.weights", "mask.landmarks.path", "mask.parser.weights"),
+        *("interpolator.weights", "hydra.run.dir"),
     )
 )
 """Settings that hold file names."""

@@ -17,7 +17,7 @@ from lipsync import __version__
 from lipsync.audio.spec import WAV2LIP
 from lipsync.checkpoints.origin import generator_provenance
 from lipsync.checkpoints.store import Progress
-from lipsync.cli.inference_parts import build_parts
+from lipsync.cli.inference_parts import build_parts, without_speed
 from lipsync.cli.values import flag, four, whole
 from lipsync.evaluation.making import Job
 from lipsync.evaluation.results import GeneratorInfo
@@ -27,8 +27,6 @@ from lipsync.media.provenance import Provenance
 from lipsync.media.waveform import save_wav
 from lipsync.media.writer import LOSSLESS, VideoWriter
 
-_HOW_FAST = ("device", "batch_size")
-"""Settings that choose no picture."""
 _MARGIN = 1.0
 """Seconds of silence beyond the stated end of a clip, should it be longer than stated; cut off with it."""
 
@@ -113,15 +111,7 @@ def build_maker(
 def _plain(cfg: DictConfig) -> dict[str, Any]:
     """The settings that pictures depend on."""
     values = OmegaConf.to_container(cfg, resolve=True)
-    return _without_speed(values) if isinstance(values, dict) else {}
-
-
-def _without_speed(values: Mapping[Any, Any]) -> dict[str, Any]:
-    return {
-        str(key): _without_speed(value) if isinstance(value, Mapping) else value
-        for key, value in values.items()
-        if key not in _HOW_FAST
-    }
+    return without_speed(values) if isinstance(values, dict) else {}
 
 
 def _silence(face: Path, path: Path) -> Path:

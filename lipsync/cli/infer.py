@@ -7,6 +7,7 @@ python infer.py jobs=list.csv checkpoint=wav2lip_gan enhancer=lip
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,22 @@ from lipsync import __version__
 from lipsync.checkpoints.origin import generator_provenance
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import launch
-from lipsync.cli.inference_parts import Parts, build_parts, build_pipeline, pipeline_settings
-from lipsync.cli.jobs import Job, job_digest, read_jobs, run_jobs
+from lipsync.cli.inference_parts import (
+    Parts,
+    build_parts,
+    build_pipeline,
+    pipeline_settings,
+    without_speed,
+)
+from lipsync.cli.jobs import Job, file_state, job_digest, read_jobs, run_jobs
 from lipsync.cli.values import flag
 from lipsync.errors import ConfigError
 from lipsync.inference.hooks import ProgressHook
 from lipsync.inference.report import RunReport
 from lipsync.inference.timing import stage_table
 
-_IRRELEVANT = ("jobs", "face", "audio", "outfile", "hydra", "timing", "device", "batch_size")
-"""Settings that the pictures of a job do not depend on, or that stand beside them."""
+_BESIDE = ("jobs", "face", "audio", "outfile", "hydra", "timing")
+"""Settings that stand beside those of the pictures."""
 
 
 def infer(cfg: DictConfig) -> None:
@@ -37,75 +44,95 @@ def infer(cfg: DictConfig) -> None:
     if missing:
         example = " ".join(f"{key}=..." for key in missing)
         raise ConfigError(f"missing: {', '.join(missing)}; give {example}")
-    if cfg.jobs is None:
-        _Studio(cfg).make(cfg)
-    else:
+    if cfg.jobs is not None:
         _infer_list(cfg)
+        return
+    pipeline_settings(cfg)  # a mistake shows before weights are loaded
+    studio = _Studio(cfg)
+    print(studio.lines(studio.run(cfg, cfg.face, cfg.audio, cfg.outfile)))
 
 
 def _infer_list(cfg: DictConfig) -> None:
+    if cfg.face is not None or cfg.audio is not None:
+        raise ConfigError("jobs= and face= or audio= at once: give a list, or one video")
     path = Path(cfg.jobs)
     jobs = read_jobs(path)
-    settings = {job.row: _settings_of(cfg, job) for job in jobs}
-    for changed in settings.values():  # a mistake in the last line shows before the first video is made
-        pipeline_settings(changed)
+    # A mistake in the last line shows before the first video is made.
+    settings = {job.row: _settings_of(cfg, job, path) for job in jobs}
     studio = _Studio(cfg)
 
-    def digest(job: Job) -> str:
-        values: Any = OmegaConf.to_container(settings[job.row], resolve=True)
-        kept = {key: value for key, value in values.items() if key not in _IRRELEVANT}
-        return job_digest(job, {**kept, "version": __version__, "generator": studio.origin.generator})
+    def run(job: Job) -> RunReport:
+        return studio.run(settings[job.row], job.face, job.audio, job.outfile)
 
-    run_jobs(path, jobs, lambda job: studio.run(settings[job.row]), digest)
+    def digest(job: Job) -> str:
+        return job_digest(job, {**_picture_settings(settings[job.row]), "version": __version__})
+
+    run_jobs(path, jobs, run, digest, studio.lines)
 
 
 class _Studio:
     """The networks, loaded once, at work on any number of videos."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        pipeline_settings(cfg)  # a mistake shows before weights are loaded
         self.timing = flag(cfg, "timing")
         self.marked = flag(cfg, "provenance")
         with DownloadBar() as bar:
             self.parts: Parts = build_parts(cfg, cfg.checkpoint, bar)
         self.origin = generator_provenance(cfg.checkpoint)
 
-    def make(self, cfg: DictConfig) -> None:
-        """Make one video and print what was written."""
-        report = self.run(cfg)
-        print(*report.notes, report.summary, sep="\n")
-        if self.timing:
-            print(stage_table(report.stages, report.frames, report.seconds))
-
-    def run(self, cfg: DictConfig) -> RunReport:
+    def run(self, cfg: DictConfig, face: str, audio: str, outfile: str) -> RunReport:
         """Make one video."""
         pipeline = build_pipeline(cfg, self.parts)
         metadata = self.origin.metadata if self.marked else None
         with ProgressHook() as hook:
-            return pipeline.run(cfg.face, cfg.audio, cfg.outfile, hook=hook, metadata=metadata)
+            return pipeline.run(face, audio, outfile, hook=hook, metadata=metadata)
+
+    def lines(self, report: RunReport) -> str:
+        """What the user is told of a video."""
+        lines = [*report.notes, report.summary]
+        if self.timing:
+            lines.append(stage_table(report.stages, report.frames, report.seconds))
+        return "\n".join(lines)
 
 
-def _settings_of(cfg: DictConfig, job: Job) -> DictConfig:
-    """The configuration of one job.
+def _settings_of(cfg: DictConfig, job: Job, path: Path) -> DictConfig:
+    """The configuration of one job, checked.
 
     Raises:
-        ConfigError: A cell is not written as a setting is.
+        ConfigError: A cell is not written as a setting is, or its value is out of range.
     """
     changed = cfg.copy()
-    OmegaConf.update(changed, "face", job.face)
-    OmegaConf.update(changed, "audio", job.audio)
-    OmegaConf.update(changed, "outfile", job.outfile)
-    for name, text in job.settings.items():
-        OmegaConf.update(changed, name, _value(job, name, text), merge=False)
+    try:
+        for name, text in job.settings.items():
+            OmegaConf.update(changed, name, _value(name, text), merge=False)
+        pipeline_settings(changed)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: line {job.row}: {error}") from error
     return changed
 
 
-def _value(job: Job, name: str, text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     """A cell, read as the command line reads a setting."""
     try:
         return OverridesParser.create().parse_override(f"{name}={text}").value()
     except HydraException as error:
-        raise ConfigError(f"line {job.row} of the list: {name}={text} cannot be read") from error
+        raise ConfigError(f"{name}={text} cannot be read") from error
+
+
+def _picture_settings(cfg: DictConfig) -> dict[str, Any]:
+    """What pictures depend on: settings, and size and time of change of the files that they name."""
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    kept = without_speed({key: value for key, value in values.items() if key not in _BESIDE})
+    return {"settings": kept, "files": [file_state(Path(name)) for name in _files(kept)]}
+
+
+def _files(values: Mapping[str, Any]) -> Iterator[str]:
+    """The files that are named anywhere among the settings."""
+    for value in values.values():
+        if isinstance(value, Mapping):
+            yield from _files(value)
+        elif isinstance(value, str) and Path(value).is_file():
+            yield value
 
 
 def main() -> None:

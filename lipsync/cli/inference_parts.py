@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,12 +19,16 @@ from lipsync.faces.detector import FaceDetector
 from lipsync.faces.selection import Selection, largest, selection
 from lipsync.inference.composite import Compositor
 from lipsync.inference.pipeline import LipSyncPipeline
+from lipsync.inference.settings import check_settings
 from lipsync.inference.source import FrameTransform
 from lipsync.inference.speaker import SpeakerFinder
 from lipsync.inference.stage import EnhanceStage, FrameStage
 from lipsync.inference.synthesize import Synthesizer
 from lipsync.metrics.judge_loading import load_judge
 from lipsync.metrics.judges import Judge
+
+_HOW_FAST = ("device", "batch_size")
+"""Settings that choose no picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,9 @@ def pipeline_settings(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: A setting is out of range.
     """
+    flag(cfg, "compile")
     box = four(cfg, "box")
-    return {
+    settings = {
         "pads": four(cfg, "pads"),
         # The reference writes "no box" as -1 -1 -1 -1.
         "box": None if box == (-1, -1, -1, -1) else box,
@@ -112,6 +118,18 @@ def pipeline_settings(cfg: DictConfig) -> dict[str, Any]:
         "remainder": cfg.remainder,
         "silence": cfg.silence,
         "audio_shift": None if cfg.audio_shift is None else whole(cfg, "audio_shift"),
+    }
+    checked = ("extend", "remainder", "no_face", "silence", "still_fps", "every", "box")
+    check_settings(**{name: settings[name] for name in checked})
+    return settings
+
+
+def without_speed(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Settings, at any depth, that pictures depend on."""
+    return {
+        str(key): without_speed(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if key not in _HOW_FAST
     }
 
 

@@ -13,9 +13,9 @@ import csv
 import hashlib
 import io
 import json
+import os
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,9 +72,7 @@ def read_jobs(path: str | Path) -> list[Job]:
         raise DataError(f"{path}: line {reader.line_num} is not CSV ({error})") from error
     if not jobs:
         raise DataError(f"{path}: holds no job; write one a line below {','.join(FILES)}")
-    for outfile, count in Counter(job.outfile for job in jobs).items():
-        if count > 1:
-            raise DataError(f"{path}: {count} jobs write {outfile}; give each an outfile of its own")
+    _check_outfiles(path, jobs)
     return jobs
 
 
@@ -83,7 +81,7 @@ def run_jobs(
     jobs: Sequence[Job],
     run: Callable[[Job], RunReport],
     digest: Callable[[Job], str],
-    say: Callable[[str], None] = print,
+    lines: Callable[[RunReport], str] = lambda report: report.summary,
 ) -> None:
     """Run all jobs; what came of each stands in ``<list>.results.csv``, which is written after every job.
 
@@ -95,7 +93,7 @@ def run_jobs(
         jobs: Its jobs.
         run: Runs one.
         digest: Of all that the result of a job depends on.
-        say: Told a line about every job.
+        lines: What to print of a job that is done.
 
     Raises:
         DataError: Some jobs failed by the user's fault; all others are done.
@@ -106,30 +104,33 @@ def run_jobs(
     failed: list[str] = []
     broken: Exception | None = None
     for number, job in enumerate(jobs, start=1):
-        key = digest(job)
-        known = rows.get(job.outfile, {})
+        key, known = digest(job), rows.get(job.outfile, {})
         if known.get("status") == "done" and known.get("job") == key and Path(job.outfile).is_file():
-            say(f"{number}/{len(jobs)} {job.outfile}: already there")
+            print(f"{number}/{len(jobs)} {job.outfile}: already there")
             continue
         try:
             report = run(job)
-            line, outcome = report.summary, _done(report)
+            text, outcome = lines(report), _done(report)
         except UserError as error:
-            line = " ".join(str(error).split())
-            outcome = {"status": "failed", "message": line}
-            failed.append(f"line {job.row}: {line}")
+            text = _one_line(error)
+            outcome = {"status": "failed", "message": text}
+            failed.append(f"line {job.row}: {text}")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             broken = broken or error
-            line = f"{job.outfile}: {type(error).__name__}"
-            outcome = {"status": "crashed", "message": " ".join(f"{type(error).__name__}: {error}".split())}
+            text = f"{job.outfile}: {type(error).__name__}: {_one_line(error)}"
+            outcome = {"status": "crashed", "message": text}
         rows[job.outfile] = {**_named(job), **outcome, "job": key}
         _write(results, [rows[job.outfile] for job in jobs if job.outfile in rows])
-        say(f"{number}/{len(jobs)} {line}")
+        print(f"{number}/{len(jobs)} {text}")
     if broken is not None:
         raise broken
     if failed:
         raise DataError(f"{path}: {len(failed)} of {len(jobs)} jobs failed ({failed[0]}); see {results}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def job_digest(job: Job, settings: Mapping[str, Any]) -> str:
@@ -137,15 +138,15 @@ def job_digest(job: Job, settings: Mapping[str, Any]) -> str:
 
     A file that is not there counts as such: running the job will say so.
     """
-    content = [settings, *(_state(Path(path)) for path in (job.face, job.audio))]
+    content = [settings, *(file_state(Path(path)) for path in (job.face, job.audio))]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _state(path: Path) -> list[Any]:
+def file_state(path: Path) -> list[Any]:
     """Of a file, or of a folder by its files."""
     try:
         if path.is_dir():
-            return [path.name, *(_state(inner) for inner in sorted(path.iterdir()) if inner.is_file())]
+            return [path.name, *(file_state(inner) for inner in sorted(path.iterdir()) if inner.is_file())]
         status = path.stat()
     except OSError as error:
         return [str(path), error.strerror]
@@ -177,6 +178,7 @@ def _done(report: RunReport) -> Row:
         "without_face": report.without_face,
         "fps": f"{float(report.fps):.6g}",
         "seconds": f"{report.seconds:.2f}",
+        "message": "; ".join(report.notes),
     }
 
 
@@ -189,6 +191,21 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in (*FILES, *SETTINGS)]
     if unknown:
         raise DataError(f"{path}: unknown column {', '.join(unknown)}; a job can set {', '.join(SETTINGS)}")
+
+
+def _check_outfiles(path: Path, jobs: Sequence[Job]) -> None:
+    """Raise where a job would overwrite what another one made, or what an earlier one reads."""
+    written: dict[str, int] = {}
+    for job in jobs:
+        outfile = os.path.abspath(job.outfile)
+        if outfile in written:
+            raise DataError(f"{path}: lines {written[outfile]} and {job.row} both write {job.outfile}")
+        written[outfile] = job.row
+    for job in jobs:
+        for name in (job.face, job.audio):
+            maker = written.get(os.path.abspath(name))
+            if maker is not None and maker > job.row:
+                raise DataError(f"{path}: line {maker} would overwrite {name}, which line {job.row} reads")
 
 
 def _job(path: Path, line: int, row: Mapping[str, str | None]) -> Job:

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from lipsync.checks import need_numbers
 from lipsync.errors import ConfigError
 from lipsync.types import Box, Patch
 
@@ -45,10 +46,11 @@ class LowerFace:
         feather: Length of every fade, as a fraction of the side it runs along.
 
     Raises:
-        ConfigError: ``top`` outside [0, 1) or ``feather`` outside (0, 0.5].
+        ConfigError: ``top`` outside [0, 1) or ``feather`` outside (0, 0.5], or one is no number.
     """
 
     def __init__(self, top: float = 0.5, feather: float = 0.15) -> None:
+        need_numbers("mask", top=top, feather=feather)
         if not (0 <= top < 1 and 0 < feather <= 0.5):
             raise ConfigError(f"mask top={top} feather={feather}: give 0 <= top < 1 and 0 < feather <= 0.5")
         self.top = top

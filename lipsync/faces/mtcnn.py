@@ -10,6 +10,7 @@ Coordinates are half-open pixels throughout. The networks take images as ``(B, W
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -19,8 +20,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lipsync.checks import is_number
 from lipsync.errors import ConfigError
-from lipsync.faces.working_size import working_image
+from lipsync.faces.working_size import checked_side, working_image
 from lipsync.models.nms import nms
 from lipsync.types import Box, Face, Frame, Image
 
@@ -40,14 +42,14 @@ class MtcnnDetector:
     Args:
         max_side: Frames are shrunk to this longest side in pixels before detection.
         min_score: Least probability of the last network for a face to be reported.
-        min_face: Side of the smallest face looked for, in pixels of the shrunk frame; the time spent falls
-            with its square.
+        min_face: Side of the smallest face looked for, in pixels of the shrunk frame, 12 or more; the time
+            spent falls with its square.
         border: Black border added around the frame, as a fraction of its shorter side, so that faces that
             fill or leave the picture are found.
         thresholds: Least probability to pass the first and the second network.
 
     Raises:
-        ConfigError: The package that carries the networks is not installed.
+        ConfigError: A setting is out of range, or the package that carries the networks is not installed.
     """
 
     def __init__(
@@ -58,7 +60,8 @@ class MtcnnDetector:
         border: float = 0.1,
         thresholds: tuple[float, float] = (0.6, 0.7),
     ) -> None:
-        self.max_side = max_side
+        _check(min_score, min_face, border, thresholds)
+        self.max_side = checked_side(max_side)
         self.min_score = min_score
         self.min_face = min_face
         self.border = border
@@ -162,6 +165,17 @@ class MtcnnDetector:
         corner, side = squares[:, None, :2], (squares[:, 2:] - squares[:, :2])[:, None, :]
         landmarks = corner + np.stack([points[:, :5], points[:, 5:]], axis=2) * side
         return _shifted(squares, shifts), landmarks, probability[:, 1]
+
+
+def _check(min_score: float, min_face: float, border: float, thresholds: Sequence[float]) -> None:
+    if not is_number(min_face) or not CELL <= min_face < math.inf:
+        raise ConfigError(f"detector min_face={min_face}: give {CELL} or more pixels")
+    if not is_number(min_score) or not 0 <= min_score <= 1:
+        raise ConfigError(f"detector min_score={min_score}: give 0 to 1")
+    if not is_number(border) or not 0 <= border <= 1:
+        raise ConfigError(f"detector border={border}: give 0 to 1")
+    if len(thresholds) != 2 or not all(is_number(value) and 0 <= value <= 1 for value in thresholds):
+        raise ConfigError(f"detector thresholds={list(thresholds)}: give two values, each 0 to 1")
 
 
 def _weights_folder() -> Path:

@@ -8,9 +8,7 @@ face, lips = parser.region_probabilities(crops, (FACE, LIPS))    # one pass of t
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
-from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,12 +19,12 @@ from torch import Tensor
 from lipsync.checkpoints.loading import Source
 from lipsync.checkpoints.networks import load_face_parser
 from lipsync.checkpoints.store import Progress
+from lipsync.checks import is_whole
 from lipsync.errors import ConfigError
-from lipsync.models.device import resolve_device, resolve_precision
+from lipsync.models.batching import BatchSize, run_batched
+from lipsync.models.device import Precision, autocast, resolve_device, resolve_precision
 from lipsync.models.face_parser import BiSeNet
 from lipsync.types import Image
-
-Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Region(StrEnum):
@@ -97,6 +95,7 @@ PARSENET_ORDER: tuple[Region, ...] = (
 
 SMALLEST = 384
 """Least side of a parser's input, in pixels."""
+_ADVICE = "use device=cpu or precision=bfloat16 for the face parser, or do without one"
 
 
 class FaceParser:
@@ -114,7 +113,8 @@ class FaceParser:
         precision: ``bfloat16`` and ``float16`` run the network under autocast; ``auto`` as in
             :func:`lipsync.models.device.resolve_precision`. Bfloat16 changes 0.5 % of the pixels of the lips.
         size: Side of the network's input, a multiple of 32 from 384 on; pictures are resized to it.
-        batch_size: Most pictures in a forward; None chooses 1 on a CPU and 8 elsewhere.
+        batch_size: Most pictures in a forward; None chooses 1 on a CPU and 8 elsewhere. When memory runs out it
+            is halved for good; pictures already parsed are kept.
         progress: Called while a file of the catalogue is downloaded.
 
     Raises:
@@ -132,15 +132,17 @@ class FaceParser:
         batch_size: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        if size < SMALLEST or size % BiSeNet.STRIDE:
+        if not is_whole(size, SMALLEST) or size % BiSeNet.STRIDE:
             raise ConfigError(
                 f"face parser size={size}: give 512, or another multiple of 32 from {SMALLEST} on"
             )
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"face parser batch_size={batch_size}: give 1 or more")
+        if batch_size is not None and not is_whole(batch_size, 1):
+            raise ConfigError(
+                f"face parser batch_size={batch_size}: give a whole number of 1 or more, or null"
+            )
         self.size = size
         self.device = resolve_device(device)
-        self.batch_size = batch_size or (1 if self.device.type == "cpu" else 8)
+        self.batch_size = BatchSize(batch_size or (1 if self.device.type == "cpu" else 8))
         self.dtype = resolve_precision(precision, self.device)
         network, _ = load_face_parser(weights, progress)
         order = BISENET_ORDER if isinstance(network, BiSeNet) else PARSENET_ORDER
@@ -176,35 +178,38 @@ class FaceParser:
 
         Returns:
             ``(len(groups), N, S, S)`` in [0, 1].
+
+        Raises:
+            ConfigError: The device has not enough memory for a single picture.
         """
         members = torch.zeros(len(groups), len(self._channels), device=self.device)
         for row, regions in enumerate(groups):
             members[row, [self._channels[region] for region in regions]] = 1
         found = np.empty((len(groups), *crops.shape[:3]), np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(crops), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                found[:, part] = self._sums(crops[part], members).cpu().numpy()
+        done = 0
+        for part in run_batched(
+            lambda some: self._sums(some, members), list(crops), self.batch_size, self.device, _ADVICE
+        ):
+            found[:, done : done + part.shape[1]] = part
+            done += part.shape[1]
         return found
 
-    def _sums(self, crops: Image, members: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def _sums(self, crops: Sequence[Image], members: Tensor) -> npt.NDArray[np.float32]:
         """``(groups, N, S, S)``: for each row of ``members`` the sum of its classes' probabilities."""
         pixels = torch.from_numpy(self._resized(crops)).to(self.device).flip(-1).permute(0, 3, 1, 2)
         faces = torch.addcmul(self._shift, pixels.float(), self._scale)
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             scores = self.network.scores(
-                faces.contiguous(memory_format=torch.channels_last), crops.shape[1:3]
+                faces.contiguous(memory_format=torch.channels_last), crops[0].shape[:2]
             )
-        return torch.einsum("nchw,gc->gnhw", scores.float().softmax(1), members).clamp_(0, 1)
+        sums = torch.einsum("nchw,gc->gnhw", scores.float().softmax(1), members).clamp_(0, 1)
+        return np.asarray(sums.cpu().numpy(), np.float32)
 
-    def _resized(self, crops: Image) -> Image:
-        side = crops.shape[1]
+    def _resized(self, crops: Sequence[Image]) -> Image:
+        side = len(crops[0])
         if side == self.size:
-            return np.ascontiguousarray(crops)
+            return np.stack(crops)
         how = cv2.INTER_AREA if side > self.size else cv2.INTER_LINEAR
         resized = [cv2.resize(crop, (self.size, self.size), interpolation=how) for crop in crops]
         return np.asarray(np.stack(resized), np.uint8)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        exact = self.dtype == torch.float32
-        return nullcontext() if exact else torch.autocast(self.device.type, self.dtype)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lipsync.checkpoints.loading import load_weights
-from lipsync.faces.working_size import WorkingImage, working_image
+from lipsync.faces.working_size import WorkingImage, checked_side, working_image
 from lipsync.models.device import resolve_device
 from lipsync.models.s3fd import BGR_MEAN, S3FD
 from lipsync.models.s3fd_decoding import Detections, decode_wav2lip
@@ -33,7 +33,7 @@ class S3FDDetector:
 
     Raises:
         CheckpointError: The weights are missing or do not fit.
-        ConfigError: The device is not there.
+        ConfigError: The device is not there, or a setting is out of range.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class S3FDDetector:
     ) -> None:
         self.device = resolve_device(device)
         self.channel_order = channel_order
-        self.max_side = max_side
+        self.max_side = checked_side(max_side)
         self.min_score = min_score
         self.batch_size = batch_size
         self.network: torch.nn.Module = S3FD()

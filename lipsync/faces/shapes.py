@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lipsync.checks import need_numbers
 from lipsync.errors import ConfigError
 from lipsync.faces.align import FFHQ_SIZE, FFHQ_TEMPLATE, Matrix, similarity, warp
 from lipsync.faces.landmarks import POINTS
@@ -79,6 +80,7 @@ class LandmarkMask:
     ) -> None:
         _check(top, feather, memory)
         self.top = top
+        need_numbers("mask", grow=grow)
         if not 0 <= grow <= 0.5:
             raise ConfigError(f"mask grow={grow}: give 0 to 0.5")
         self.landmarks = landmarks
@@ -216,6 +218,7 @@ def _bounded(weight: Floats, patch: Patch, top: float) -> Mask:
 
 
 def _check(top: float, feather: float, memory: float) -> None:
+    need_numbers("mask", top=top, feather=feather, memory=memory)
     if not (0 <= top < 1 and 0 < feather <= 0.5):
         raise ConfigError(f"mask top={top} feather={feather}: give 0 <= top < 1 and 0 < feather <= 0.5")
     if memory < 1:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from lipsync.checks import is_whole
+from lipsync.errors import ConfigError
 from lipsync.types import Box, Face, Image
+
+_Side = TypeVar("_Side", int, int | None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,17 @@ class WorkingImage:
         if points is not None:
             points = ((points - self.border) / self.scale).astype(np.float32)
         return Face(shifted, face.score, points)
+
+
+def checked_side(max_side: _Side) -> _Side:
+    """The longest side that a detector was told to work at, None for any.
+
+    Raises:
+        ConfigError: It is no whole number of 1 or more.
+    """
+    if max_side is not None and not is_whole(max_side, 1):
+        raise ConfigError(f"detector max_side={max_side}: give a whole number of pixels, for instance 640")
+    return max_side
 
 
 def working_image(image: Image, max_side: int | None, border: float = 0.0) -> WorkingImage:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from lipsync.checkpoints.store import resolve
 from lipsync.errors import CheckpointError
-from lipsync.faces.working_size import working_image
+from lipsync.faces.working_size import checked_side, working_image
 from lipsync.types import Box, Face, Frame, Image
 
 Floats = npt.NDArray[np.float32]
@@ -32,12 +32,13 @@ class YunetDetector:
 
     Raises:
         CheckpointError: The weight file is missing or is not a YuNet network.
+        ConfigError: ``max_side`` is no whole number of 1 or more.
     """
 
     def __init__(
         self, weights: str | Path, max_side: int = 640, min_score: float = 0.7, border: float = 0.0
     ) -> None:
-        self.max_side = max_side
+        self.max_side = checked_side(max_side)
         self.border = border
         path = resolve(weights)
         try:

@@ -10,6 +10,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from lipsync.checks import is_whole
 from lipsync.errors import ConfigError
 from lipsync.faces.blending import (
     Floats,
@@ -138,7 +139,7 @@ class LaplacianCompositor(_MaskedCompositor):
         tone: Move the patch's tone to the source's first; see :class:`lipsync.faces.blending.ToneMatch`.
 
     Raises:
-        ConfigError: ``upscale`` is unknown or ``levels`` is below 1.
+        ConfigError: ``upscale`` is unknown or ``levels`` is no whole number of 1 or more.
     """
 
     def __init__(
@@ -149,8 +150,10 @@ class LaplacianCompositor(_MaskedCompositor):
         upscale: Upscale = "cubic",
         tone: bool = True,
     ) -> None:
-        if levels is not None and levels < 1:
-            raise ConfigError(f"compositor levels={levels}: give 1 or more, or null")
+        if levels is not None and not is_whole(levels, 1):
+            raise ConfigError(
+                f"compositor levels={levels}: give a whole number of 1 or more, or null to choose by the face"
+            )
         super().__init__(mask, upscale, tone)
         self.levels = levels
 

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
+from lipsync.checks import is_whole, need_numbers
 from lipsync.errors import ConfigError
 from lipsync.faces.align import (
     FFHQ_SIZE,
@@ -73,10 +74,11 @@ class FaceEnhancer:
         memory: float = 0.6,
         feather: float = 0.03,
     ) -> None:
-        if not 0 <= weight <= 1 or batch_size < 1:
-            raise ConfigError(
-                f"enhancer weight={weight} batch_size={batch_size}: give 0 <= weight <= 1, batch_size >= 1"
-            )
+        need_numbers("enhancer", weight=weight, smooth=smooth)
+        if not 0 <= weight <= 1:
+            raise ConfigError(f"enhancer weight={weight}: give 0 to 1")
+        if not is_whole(batch_size, 1):
+            raise ConfigError(f"enhancer batch_size={batch_size}: give a whole number of 1 or more")
         checked(region, feather, memory)
         self.restorer = restorer
         self.parser = parser

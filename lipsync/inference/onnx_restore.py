@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lipsync.checkpoints.formats import shown, why_not_weights
 from lipsync.checkpoints.store import resolve
+from lipsync.checks import is_whole, need_numbers
 from lipsync.errors import CheckpointError, ConfigError
 from lipsync.faces.align import FFHQ_SIZE
 from lipsync.types import Image
@@ -34,7 +35,7 @@ class OnnxRestorer:
         fidelity: Value of a further input, where there is one; for CodeFormer 0 is the sharpest, 1 the
             nearest to the input.
         batch_size: Most pictures in a run, where the file does not fix it.
-        device: ``auto``, ``cpu`` or ``cuda``; ``auto`` takes CUDA where the installed ONNX Runtime has it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` takes CUDA where the installed ONNX Runtime has it.
 
     Raises:
         CheckpointError: The file is missing, damaged, or no network from pictures to pictures.
@@ -52,10 +53,14 @@ class OnnxRestorer:
         device: str = "auto",
     ) -> None:
         black, white = value_range
+        need_numbers("restorer", value_range=black, fidelity=fidelity)
+        need_numbers("restorer", value_range=white)
         if white <= black:
             raise ConfigError(f"restorer value_range=[{black},{white}]: give black, then white")
-        if batch_size < 1:
-            raise ConfigError(f"restorer batch_size={batch_size}: give 1 or more")
+        if not is_whole(batch_size, 1):
+            raise ConfigError(f"restorer batch_size={batch_size}: give a whole number of 1 or more")
+        if size is not None and not is_whole(size, 1):
+            raise ConfigError(f"restorer size={size}: give a whole number of pixels, or null")
         runtime = _runtime()
         self.path = resolve(path)
         self._black, self._span = float(black), float(white) - float(black)
@@ -139,16 +144,18 @@ def _faults() -> tuple[type[Exception], ...]:
     return tuple(getattr(state, name) for name in _FAULTS)
 
 
-def _providers(runtime: ModuleType, device: str) -> list[str]:
-    kind = device.partition(":")[0]
+def _providers(runtime: ModuleType, device: str) -> list[str | tuple[str, dict[str, int]]]:
+    kind, colon, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device={device} is not supported by ONNX Runtime here: use auto, cpu or cuda")
+    if colon and not (kind == "cuda" and number.isascii() and number.isdigit()):
+        raise ConfigError(f"device={device} is unknown: use auto, cpu, cuda or cuda:N, N counting from 0")
     cuda, cpu = "CUDAExecutionProvider", "CPUExecutionProvider"
     if kind == "cpu" or (kind == "auto" and cuda not in runtime.get_available_providers()):
         return [cpu]
     if cuda not in runtime.get_available_providers():
         raise ConfigError(f"device={device}: ONNX Runtime is there without CUDA; install onnxruntime-gpu")
-    return [cuda, cpu]
+    return [(cuda, {"device_id": int(number)}) if number else cuda, cpu]
 
 
 def _numbers(entry: Any, value: float) -> npt.NDArray[Any]:

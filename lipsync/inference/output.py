@@ -14,8 +14,8 @@ def check_outfile(outfile: Path, inputs: Iterable[Path]) -> None:
     """Make the folder of ``outfile`` and see that it can be written there.
 
     Raises:
-        MediaError: The suffix is of no container, the path is a folder or one of ``inputs``, or the place
-            does not accept files.
+        MediaError: The suffix is of no container, the path is a folder, one of ``inputs`` or inside of one,
+            or the place does not accept files.
     """
     if outfile.suffix.lower() not in CONTAINERS:
         raise MediaError(f"{outfile}: cannot write this kind of file; use one of {', '.join(CONTAINERS)}")
@@ -25,6 +25,8 @@ def check_outfile(outfile: Path, inputs: Iterable[Path]) -> None:
         if any(outfile.exists() and outfile.samefile(path) for path in inputs):
             raise MediaError(f"{outfile}: is also an input and would be overwritten; choose another outfile")
         outfile.parent.mkdir(parents=True, exist_ok=True)
+        if any(path.is_dir() and outfile.parent.samefile(path) for path in inputs):
+            raise MediaError(f"{outfile}: lies among the pictures it is made from; choose another folder")
         with tempfile.TemporaryFile(dir=outfile.parent):
             pass
     except OSError as error:

@@ -15,12 +15,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from lipsync.audio.mel import log_mel
 from lipsync.audio.spec import WAV2LIP
 from lipsync.audio.voice import speech_activity
 from lipsync.audio.windows import MelWindows
-from lipsync.errors import ConfigError, NoFaceError
+from lipsync.errors import MediaError, NoFaceError
 from lipsync.faces.detector import FaceDetector
 from lipsync.faces.selection import Selection, largest
 from lipsync.inference.composite import Compositor
@@ -36,10 +36,9 @@ from lipsync.inference.detect import HOW_TO_HELP, FaceStage, FirstFace, FixedBox
 from lipsync.inference.hooks import Hook
 from lipsync.inference.output import check_outfile
 from lipsync.inference.report import RunReport, Tally
-from lipsync.inference.silence import SILENCE_MODES, SilenceGate, SilenceMode, gated_mel
+from lipsync.inference.settings import BoxSides, NoFace, check_settings
+from lipsync.inference.silence import SilenceGate, SilenceMode, gated_mel
 from lipsync.inference.source import (
-    EXTENDS,
-    REMAINDERS,
     Extend,
     FrameTransform,
     Remainder,
@@ -59,9 +58,6 @@ from lipsync.media.writer import VideoWriter
 from lipsync.types import Composite, FaceFrame, Frame, Patch, Waveform
 
 Video: TypeAlias = VideoReader | StillReader | SequenceReader
-
-NoFace: TypeAlias = Literal["keep", "trim", "error"]
-NO_FACE: tuple[NoFace, ...] = ("keep", "trim", "error")
 
 _LOOK_AHEAD = 96 * 2**20
 """Bytes of frames that a thread may run ahead of the next."""
@@ -103,8 +99,8 @@ class LipSyncPipeline:
         writer: Makes the output: called as ``writer(path, width, height, fps, audio, trim_audio=True,
             color=..., metadata=...)``; see :class:`lipsync.media.writer.VideoWriter`.
         transform: Applied to every decoded frame.
-        face_select: Which of several faces is followed; see :mod:`lipsync.faces.selection`.
-        speaker: Finds who speaks, for ``face_select="speaking"``.
+        face_select: Rule that chooses among several faces; see :mod:`lipsync.faces.selection`.
+        speaker: Finds in a pass of its own who speaks; then :meth:`run` follows them and asks no rule.
         pads: ``top, bottom, left, right`` pixels around the detected box; None takes the synthesizer's.
         every: Run the detector on every n-th frame and track between.
         smooth: Average boxes over time.
@@ -124,7 +120,7 @@ class LipSyncPipeline:
             synthesizer's.
 
     Raises:
-        ConfigError: A setting is out of range, or ``face_select="speaking"`` has no ``speaker``.
+        ConfigError: A setting is out of range.
     """
 
     def __init__(
@@ -143,7 +139,7 @@ class LipSyncPipeline:
         every: int = 5,
         smooth: bool = True,
         static: bool = False,
-        box: tuple[int, int, int, int] | None = None,
+        box: BoxSides | None = None,
         no_face: NoFace = "keep",
         still_fps: Fraction = Fraction(25),
         extend: Extend = "loop",
@@ -151,14 +147,15 @@ class LipSyncPipeline:
         silence: SilenceMode = "speak",
         audio_shift: int | None = None,
     ) -> None:
-        _known("extend", extend, EXTENDS)
-        _known("remainder", remainder, REMAINDERS)
-        _known("no_face", no_face, NO_FACE)
-        _known("silence", silence, SILENCE_MODES)
-        if still_fps <= 0:
-            raise ConfigError(f"fps={still_fps}: give a rate above 0")
-        if every < 1:
-            raise ConfigError(f"every={every}: give 1 or more")
+        check_settings(
+            extend=extend,
+            remainder=remainder,
+            no_face=no_face,
+            silence=silence,
+            still_fps=still_fps,
+            every=every,
+            box=box,
+        )
         self.synthesizer = synthesizer
         self.detector = detector
         self.compositor = compositor
@@ -223,37 +220,53 @@ class LipSyncPipeline:
         """
         started = time.perf_counter()
         face, audio, outfile = Path(face), Path(audio), Path(outfile)
-        video = self._opened(face)
-        sound = AudioReader(audio)
-        waveform = sound.load(WAV2LIP.sample_rate)
+        video, sound = self._opened(face), AudioReader(audio)
+        speech = self._speech(sound.load(WAV2LIP.sample_rate), video.info.fps)
         check_outfile(outfile, inputs=(face, audio))
-        task = _Task(video, self._speech(waveform, video.info.fps), StageClock(), self.face_select)
-        if self.speaker is not None and not self._is_still(video):
-            with task.clock.charged("find the speaker"):
-                # What the mouths of the source say: what they are to say next agrees with none of them yet.
-                own = load_waveform(face) if video.info.has_audio else np.zeros(0, np.float32)
-                chosen = self.speaker.find(video, own, hook, video.info.frame_count or None)
-            task.select, task.notes = chosen, chosen.notes
+        task = _Task(video, speech, StageClock(), self.face_select)
+        if self.speaker is not None:
+            self._choose_speaker(self.speaker, task, hook)
         writer = partial(
             self.writer, outfile, audio=audio, trim_audio=True, color=video.info.color, metadata=metadata
         )
         with closing(self._frames(task)) as frames:
             written = self._write(frames, writer, task, hook)
+        return self._report(task, sound, outfile, written, time.perf_counter() - started)
+
+    def _report(
+        self, task: _Task, sound: AudioReader, outfile: Path, written: int, seconds: float
+    ) -> RunReport:
+        video, tally = task.video, task.tally
         return RunReport(
             outfile=outfile,
             fps=video.info.fps,
             frames=written,
-            with_face=task.tally.with_face,
-            without_face=task.tally.without_face,
-            repainted=task.tally.repainted,
+            with_face=tally.with_face,
+            without_face=tally.without_face,
+            repainted=tally.repainted,
             trimmed=self.no_face == "trim",
             damaged_packets=0 if isinstance(video, StillReader) else video.corrupt_packets,
             missing_frames=0 if isinstance(video, StillReader) else video.missing_frames,
             damaged_sound=sound.corrupt_packets,
+            missing_sound=sound.missing_seconds,
             notes=task.notes,
-            seconds=time.perf_counter() - started,
+            seconds=seconds,
             stages=task.clock.stages,
         )
+
+    def _choose_speaker(self, speaker: SpeakerFinder, task: _Task, hook: Hook | None) -> None:
+        """Follow whose mouth agrees with the video's own sound: what it is to say next agrees with nobody."""
+        video = task.video
+        if self._is_still(video):
+            task.notes = ["who speaks cannot be told from a still picture, so the largest face is used"]
+            return
+        own = np.zeros(0, np.float32)
+        if video.info.has_audio:
+            with suppress(MediaError):  # no sound to judge by, which the finder notes
+                own = load_waveform(video.path)
+        with task.clock.charged("find the speaker"):
+            chosen = speaker.find(video, own, hook, video.info.frame_count or None)
+        task.select, task.notes = chosen, chosen.notes
 
     def _write(
         self, frames: Iterable[Frame], writer: Callable[..., VideoWriter], task: _Task, hook: Hook | None
@@ -277,7 +290,8 @@ class LipSyncPipeline:
                     hook("lip-sync", expected, total)
             if task.tally.with_face == 0:
                 seen = task.tally.without_face
-                raise NoFaceError(f"{task.video.path}: no face in any of {seen} frames; {HOW_TO_HELP}")
+                which = "no face" if task.select is largest else "no face that face_select chooses"
+                raise NoFaceError(f"{task.video.path}: {which} in any of {seen} frames; {HOW_TO_HELP}")
             with task.clock.charged("encode"):  # what the encoder still holds
                 stack.close()
         return written
@@ -363,9 +377,3 @@ class LipSyncPipeline:
         if is_image(face):
             return StillReader(face, self.still_fps, transform=self.transform)
         return VideoReader(face, fps=probe(face).fps, transform=self.transform)
-
-
-def _known(setting: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        named = f"{', '.join(choices[:-1])} or {choices[-1]}"
-        raise ConfigError(f"{setting}={value} is unknown: use {named}")

@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lipsync.checks import need_numbers
 from lipsync.errors import ConfigError
 from lipsync.faces.align import FFHQ_SIZE, FFHQ_TEMPLATE
+from lipsync.faces.masks import smooth_step
 from lipsync.faces.parsing import FACE, LIPS
 from lipsync.faces.parsing import Region as Part
 from lipsync.types import Image
@@ -126,24 +128,19 @@ def _blurred(mask: Mask, deviation: float) -> Mask:
     return np.asarray(cv2.GaussianBlur(mask, (0, 0), max(deviation, 0.1)), np.float32)
 
 
-def _smooth_step(value: npt.NDArray[np.float64]) -> Mask:
-    ramp = np.clip(value, 0, 1)
-    return np.asarray(ramp * ramp * (3 - 2 * ramp), np.float32)
-
-
 @lru_cache(maxsize=4)
 def _below_eyes(side: int) -> Mask:
     """``(side, 1)``: 0 down to halfway between eyes and nose tip, 1 from the nose tip on."""
     eyes, nose = FFHQ_TEMPLATE[:2, 1].mean() / FFHQ_SIZE, FFHQ_TEMPLATE[2, 1] / FFHQ_SIZE
     start = (eyes + nose) / 2
-    return _smooth_step(((np.arange(side) + 0.5) / side - start) / (nose - start))[:, None]
+    return smooth_step(((np.arange(side) + 0.5) / side - start) / (nose - start))[:, None]
 
 
 @lru_cache(maxsize=4)
 def _frame(side: int) -> Mask:
     """``(side, side)``: fades out towards the border, so that the crop's own edge never shows."""
     center = (np.arange(side) + 0.5) / side
-    ramp = _smooth_step((np.minimum(center, 1 - center) - _BORDER[0]) / (_BORDER[1] - _BORDER[0]))
+    ramp = smooth_step((np.minimum(center, 1 - center) - _BORDER[0]) / (_BORDER[1] - _BORDER[0]))
     return ramp[:, None] * ramp[None, :]
 
 
@@ -151,6 +148,7 @@ def checked(region: str, feather: float, memory: float) -> None:
     """Raises :class:`ConfigError` for settings out of range."""
     if region not in ("lip", "face"):
         raise ConfigError(f"enhancer region={region} is unknown: use lip or face")
+    need_numbers("enhancer", feather=feather, memory=memory)
     if not (0 <= feather <= 0.2 and 0 <= memory < 1):
         raise ConfigError(
             f"enhancer feather={feather} memory={memory}: give 0 <= feather <= 0.2, 0 <= memory < 1"

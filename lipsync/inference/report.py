@@ -34,6 +34,8 @@ class RunReport:
     """Frames that the file promises and does not hold."""
     damaged_sound: int
     """Packets of the sound that could not be decoded: silence stands in their place."""
+    missing_sound: float
+    """Seconds of sound that the file promises and does not hold."""
     seconds: float
     """Wall time."""
     stages: Sequence[StageTime] = ()
@@ -54,6 +56,8 @@ class RunReport:
             parts.append(f"{self.damaged_packets} damaged packets in the video")
         if self.damaged_sound:
             parts.append(f"{self.damaged_sound} damaged packets of the sound left silent")
+        if self.missing_sound:
+            parts.append(f"the sound ends {self.missing_sound:.1f} s early")
         if self.missing_frames:
             parts.append(f"the video ends {self.missing_frames} frames early")
         rate = self.frames / self.seconds

@@ -12,8 +12,7 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,12 +22,11 @@ from lipsync.checkpoints.kinds import Kind, gfpgan_kwargs
 from lipsync.checkpoints.loading import Source, load_weights, read_network
 from lipsync.checkpoints.networks import load_gfpgan
 from lipsync.checkpoints.store import Progress
+from lipsync.checks import is_whole
 from lipsync.errors import ConfigError
-from lipsync.inference.batching import BatchSize, run_batched
-from lipsync.models.device import resolve_device, resolve_precision
+from lipsync.models.batching import BatchSize, run_batched
+from lipsync.models.device import Precision, autocast, resolve_device, resolve_precision
 from lipsync.types import Image
-
-Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Restorer(Protocol):
@@ -67,8 +65,8 @@ class TorchRestorer(ABC):
         precision: Precision = "float32",
         batch_size: int | None = None,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"restorer batch_size={batch_size}: give 1 or more")
+        if batch_size is not None and not is_whole(batch_size, 1):
+            raise ConfigError(f"restorer batch_size={batch_size}: give a whole number of 1 or more, or null")
         self.size = size
         self.device = resolve_device(device)
         self.batch_size = BatchSize(batch_size or (1 if self.device.type == "cpu" else 8))
@@ -94,15 +92,11 @@ class TorchRestorer(ABC):
         """The network on ``(B, 3, size, size)`` RGB in [-1, 1]."""
 
     def _restored(self, crops: Sequence[Image]) -> Image:
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.device, self.dtype):
             faces = torch.from_numpy(np.stack(crops)).to(self.device).flip(-1).permute(0, 3, 1, 2)
             faces = (faces.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
             pixels = self._forward(faces).float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
             return np.asarray(pixels.permute(0, 2, 3, 1).flip(-1).contiguous().cpu().numpy())
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        exact = self.dtype == torch.float32
-        return nullcontext() if exact else torch.autocast(self.device.type, self.dtype)
 
 
 class GFPGANRestorer(TorchRestorer):
@@ -167,8 +161,8 @@ class GfpganPackageRestorer(TorchRestorer):
         except (ImportError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"the gfpgan package does not import ({reason}); GFPGANRestorer stands in: the same network, "
-                "the same weights"
+                f"the gfpgan package does not import ({reason}); use restorer=gfpgan, the same "
+                "network with the same weights"
             ) from error
         state, _ = read_network(weights, Kind.GFPGAN)
         settings = {"input_is_latent": True, "different_w": True, "sft_half": True, **gfpgan_kwargs(state)}

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, TypeAlias, cast
 import cv2
 import numpy as np
 
+from lipsync.checks import is_whole
 from lipsync.errors import ConfigError, MediaError
 from lipsync.types import Frame, Image
 
@@ -41,6 +42,10 @@ class FrameTransform:
         rotate: Turn by 90 degrees clockwise.
         crop: ``top, bottom, left, right`` in pixels after shrinking and rotating; -1 for bottom or right
             means the border of the frame.
+
+    Raises:
+        ConfigError: ``resize_factor`` is below 1, or ``crop`` has other negative values; or they are no whole
+            numbers.
     """
 
     resize_factor: int = 1
@@ -48,8 +53,13 @@ class FrameTransform:
     crop: tuple[int, int, int, int] = (0, -1, 0, -1)
 
     def __post_init__(self) -> None:
-        if self.resize_factor < 1:
-            raise ConfigError(f"resize_factor={self.resize_factor}: give 1 or more")
+        if not is_whole(self.resize_factor, 1):
+            raise ConfigError(f"resize_factor={self.resize_factor}: give a whole number of 1 or more")
+        if len(self.crop) != 4 or not all(map(is_whole, self.crop, (0, -1, 0, -1))):
+            raise ConfigError(
+                f"crop={list(self.crop)}: give [top,bottom,left,right] in whole pixels of 0 or more; -1 for "
+                "bottom or right is the border of the frame"
+            )
 
     def __call__(self, image: Image) -> Image:
         """The transformed image.

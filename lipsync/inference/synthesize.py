@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,9 @@ from lipsync.audio.windows import MelWindows
 from lipsync.checkpoints.networks import load_generator
 from lipsync.checkpoints.store import Progress
 from lipsync.faces.crop import crop, whole_box
-from lipsync.inference.batching import BatchSize, run_batched
 from lipsync.inference.detect import Pads
-from lipsync.models.device import resolve_device, resolve_precision
+from lipsync.models.batching import BatchSize, run_batched
+from lipsync.models.device import Precision, autocast, resolve_device, resolve_precision
 from lipsync.models.wav2lip import Wav2Lip
 from lipsync.models.wav2lip_folded import FoldedWav2Lip
 from lipsync.types import Box, FaceFrame, Image, Patch
@@ -36,7 +36,6 @@ TRAINED_PADS: Pads = (0, 0, 0, 0)
 RELEASED_MEL_SHIFT = 0
 """The reference inference rule, which released checkpoints are used with."""
 
-Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 _ADVICE = "use device=cpu, precision=bfloat16 or a checkpoint for smaller pictures"
@@ -160,7 +159,8 @@ class Wav2LipSynthesizer:
     def __call__(self, faces: Iterable[FaceFrame], speech: MelWindows, top: float = 0.0) -> Iterator[Patch]:
         """One patch for each frame, in order; the frame of index ``i`` is driven by mel window ``i``.
 
-        On a GPU the next batch is prepared and sent while one is computed.
+        On a GPU the next batch is prepared and sent while one is computed. Each call begins
+        with small batches again.
 
         Args:
             faces: The frames.
@@ -171,6 +171,7 @@ class Wav2LipSynthesizer:
         Raises:
             ConfigError: The device has not enough memory for a single frame.
         """
+        self._size.restart()
         frames = iter(faces)
         under_way: deque[_Batch] = deque()
         while items := list(islice(frames, self._size.current)):
@@ -194,6 +195,7 @@ class Wav2LipSynthesizer:
         Raises:
             ConfigError: As for the call.
         """
+        self._size.restart()
         first = self._first_row(top)
         pictures = crops.copy()
         pictures[:, first:] = _fetched(self._painted(list(crops), list(mels), first))
@@ -277,7 +279,7 @@ class PlainGenerator(nn.Module):
     def forward(self, mels: Tensor, crops: Tensor, first: int = 0) -> Tensor:
         """As :meth:`FoldedWav2Lip.forward`; the whole picture is computed."""
         faces = crops.permute(0, 3, 1, 2).float() / 255
-        with torch.autocast(crops.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(crops.device, self.dtype):
             fake = self.generator(mels, network_input(faces))
         pixels = (fake[:, :, first:].float() * 255).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous()

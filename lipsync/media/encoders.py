@@ -16,6 +16,7 @@ from av.codec.codec import UnknownCodecError
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
 
+from lipsync.checks import is_whole
 from lipsync.errors import ConfigError, MediaError
 from lipsync.media.probe import reason
 
@@ -61,22 +62,24 @@ _QP2LAMBDA = 118
 _PROBED_FRAMES = 3
 
 
-def options(codec: str, crf: int, preset: str) -> dict[str, str]:
+def options(codec: str, crf: int, preset: str | int) -> dict[str, str]:
     """FFmpeg's options for constant quality.
 
     Args:
         codec: FFmpeg encoder; one without such a scale gets no options.
         crf: 0 to :func:`highest_crf`, lower is better.
-        preset: One of :data:`PRESETS`, :data:`REALTIME`, or the encoder's own.
+        preset: One of :data:`PRESETS`, :data:`REALTIME`, or the encoder's own, which may be a number.
 
     Raises:
-        ConfigError: ``crf`` is out of range.
+        ConfigError: ``crf`` is no whole number or out of range, or ``preset`` is neither a name nor a number.
     """
     highest = highest_crf(codec)
-    if not 0 <= crf <= highest:
-        raise ConfigError(f"encoder.crf={crf}: give 0 (lossless) to {highest}")
+    if not is_whole(crf) or not 0 <= crf <= highest:
+        raise ConfigError(f"encoder.crf={crf}: give a whole number from 0 (lossless) to {highest}")
+    if not isinstance(preset, str) and not is_whole(preset):
+        raise ConfigError(f"encoder.preset={preset}: give one of {', '.join(PRESETS)} or {REALTIME}")
     build = _OPTIONS.get(codec)
-    return {} if build is None else build(crf, preset)
+    return {} if build is None else build(crf, str(preset))
 
 
 def highest_crf(codec: str) -> int:

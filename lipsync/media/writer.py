@@ -201,8 +201,8 @@ class VideoWriter:
         web = self.codec in WEB_CODECS and (self.audio is None or self.audio_codec == "libopus")
         if self.path.suffix.lower() == ".webm" and not web:
             raise MediaError(
-                f"{self.path}: a .webm file holds VP9 or AV1 with Opus; use encoder.codec=libvpx-vp9 "
-                f"encoder.audio_codec=libopus, or name it .mp4"
+                f"{self.path}: a .webm file holds VP9 or AV1 with Opus; use encoder=webm "
+                f"(codec libvpx-vp9, audio_codec libopus), or name it .mp4"
             )
         size = (self.width + self.width % 2, self.height + self.height % 2)
         try:

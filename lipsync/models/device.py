@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, TypeAlias
+
 import torch
 
 from lipsync.errors import ConfigError
+
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+"""What :func:`resolve_precision` knows."""
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -48,6 +54,16 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision == "float16" and device.type == "cpu":
         raise ConfigError("precision=float16 needs a GPU: use bfloat16, float32 or auto with device=cpu")
     return types[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """The context in which a network computes in ``dtype``: for float32 one that changes nothing.
+
+    Args:
+        device: Where the network is.
+        dtype: As :func:`resolve_precision` gives.
+    """
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ def test_mandatory_values_are_mandatory(command: str) -> None:
         check(cfg)
     names = [item.partition("=")[0] for item in GIVEN[command] if not item.startswith(("paths", "output="))]
     assert all(name in str(error.value) for name in names)
+
+
+def documented(name: str) -> list[str]:
+    """The settings in a page that stand as `key=value`, file names filled in."""
+    text = (CONFIGS.parent / name).read_text(encoding="utf-8")
+    spans = [word for span in re.findall(r"`([^`\n]+)`", text) for word in span.split()]
+    found = {word for word in spans if re.fullmatch(r"[a-z_.]+=[^|=]+", word)}
+    return sorted(found)
+
+
+@pytest.mark.parametrize("setting", documented("docs/inference.md"))
+def test_every_documented_setting_of_inference_is_one(setting: str) -> None:
+    key, _, value = setting.partition("=")
+    groups = {"restorer.path": ["restorer=onnx"], "mask.landmarks.path": ["mask=landmarks"]}
+    cfg = composed("infer", *groups.get(key, []), f"{key}={'3' if value == 'n' else value}")
+    assert key.split(".")[0] in cfg
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -25,7 +25,7 @@ def listed(tmp_path: Path) -> Callable[[str], Path]:
 def report(job: Job) -> RunReport:
     path = Path(job.outfile)
     path.write_bytes(b"video")
-    return RunReport(path, Fraction(25), 50, 48, 2, 48, False, 0, 0, 0, 2.0)
+    return RunReport(path, Fraction(25), 50, 48, 2, 48, False, 0, 0, 0, 0.0, 2.0)
 
 
 def results(path: Path) -> list[dict[str, str]]:
@@ -54,7 +54,8 @@ def test_a_list_is_read_with_its_settings(listed: Callable[[str], Path]) -> None
         ("face,audio,outfile\n", "holds no job"),
         ("face,audio,outfile\na,,c\n", "line 2 has no audio"),
         ("face,audio,outfile\na,b,c,d\n", "line 2 has more cells"),
-        ("face,audio,outfile\na,b,c\nd,e,c\n", "2 jobs write c"),
+        ("face,audio,outfile\na,b,c\nd,e,./c\n", "lines 2 and 3 both write ./c"),
+        ("face,audio,outfile\na,b,c\nd,e,a\n", "line 3 would overwrite a, which line 2 reads"),
         ('face,audio,outfile\na,"b,c\n', "is not CSV"),
     ],
 )
@@ -76,8 +77,10 @@ def jobs_in(folder: Path, count: int) -> list[Job]:
     return [Job(i + 2, f"f{i}.mp4", f"a{i}.wav", str(folder / f"o{i}.mp4"), {}) for i in range(count)]
 
 
-def test_a_failed_job_stops_nothing_and_all_is_written_down(tmp_path: Path) -> None:
-    path, jobs, said = tmp_path / "list.csv", jobs_in(tmp_path, 3), list[str]()
+def test_a_failed_job_stops_nothing_and_all_is_written_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, jobs = tmp_path / "list.csv", jobs_in(tmp_path, 3)
 
     def run(job: Job) -> RunReport:
         if job.face == "f1.mp4":
@@ -85,11 +88,11 @@ def test_a_failed_job_stops_nothing_and_all_is_written_down(tmp_path: Path) -> N
         return report(job)
 
     with pytest.raises(DataError, match=r"1 of 3 jobs failed \(line 3: f1.mp4: no face anywhere\)"):
-        run_jobs(path, jobs, run, lambda job: "k", said.append)
+        run_jobs(path, jobs, run, lambda job: "k")
     assert [row["status"] for row in results(path)] == ["done", "failed", "done"]
     assert [row["frames"] for row in results(path)] == ["50", "", "50"]
     assert results(path)[1]["message"] == "f1.mp4: no face anywhere"
-    assert [line[:4] for line in said] == ["1/3 ", "2/3 ", "3/3 "]
+    assert [line[:4] for line in capsys.readouterr().out.splitlines()] == ["1/3 ", "2/3 ", "3/3 "]
 
 
 def test_finished_jobs_are_not_run_again_and_failed_ones_are(tmp_path: Path) -> None:
@@ -105,17 +108,17 @@ def test_finished_jobs_are_not_run_again_and_failed_ones_are(tmp_path: Path) -> 
         return report(job)
 
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(path, jobs, run, lambda job: job.face, lambda line: None)
+        run_jobs(path, jobs, run, lambda job: job.face)
     assert [row["status"] for row in results(path)] == ["done", "failed", "done"]
     broken.clear()
     ran.clear()
     Path(jobs[2].outfile).unlink()  # somebody took it away
-    run_jobs(path, jobs, run, lambda job: job.face, lambda line: None)
+    run_jobs(path, jobs, run, lambda job: job.face)
     assert ran == ["f1.mp4", "f2.mp4", "f3.mp4"]
     assert [row["status"] for row in results(path)] == ["done"] * 4
     assert results(path)[0]["frames"] == "50", "what is known of a kept job stays"
     ran.clear()
-    run_jobs(path, jobs, run, lambda job: "other settings", lambda line: None)
+    run_jobs(path, jobs, run, lambda job: "other settings")
     assert len(ran) == 4
 
 
@@ -128,7 +131,7 @@ def test_a_bug_in_one_job_is_shown_and_raised_after_the_others(
         return report(job)
 
     with pytest.raises(ZeroDivisionError, match="oops"):
-        run_jobs(tmp_path / "list.csv", jobs_in(tmp_path, 2), run, lambda job: "k", lambda line: None)
+        run_jobs(tmp_path / "list.csv", jobs_in(tmp_path, 2), run, lambda job: "k")
     assert [row["status"] for row in results(tmp_path / "list.csv")] == ["crashed", "done"]
     assert "Traceback" in capsys.readouterr().err
 

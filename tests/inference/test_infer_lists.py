@@ -94,7 +94,7 @@ def test_a_wrong_cell_shows_before_anything_is_made(
     run: Any, face: Path, make_speech: Make, tmp_path: Path
 ) -> None:
     speech = make_speech(6400)
-    for cell, message in (("[1,2", "line 3 of the list: pads=[1,2"), ("[1,2]", "pads=[1, 2]")):
+    for cell, message in (("[1,2", "line 3: pads=[1,2 cannot"), ("[1,2]", "line 3: pads=[1, 2]")):
         text = f'face,audio,outfile,pads\n{face},{speech},a.mp4,\n{face},{speech},b.mp4,"{cell}"\n'
         (tmp_path / "list.csv").write_text(text)
         code, out, err = run("jobs=list.csv")

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from lipsync.checks import is_whole
 from lipsync.errors import ConfigError
 
 T = TypeVar("T")
@@ -35,19 +36,22 @@ class BatchSize:
         most = first if most is None else most
         if not 1 <= first <= most:
             raise ValueError(f"batches of {first} to {most}: give 1 or more, and no fewer at most than first")
-        self._current, self._most = first, most
+        self._first = self._current = first
+        self._most = most
 
     @classmethod
     def of(cls, batch_size: int | None, device: torch.device) -> BatchSize:
         """The size a user asked for; None chooses by device.
 
         Raises:
-            ConfigError: ``batch_size`` is below 1.
+            ConfigError: ``batch_size`` is no whole number of 1 or more.
         """
         if batch_size is None:
             return cls(*(ON_CPU if device.type == "cpu" else ON_GPU))
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size}: give 1 or more, or null to choose by device")
+        if not is_whole(batch_size, 1):
+            raise ConfigError(
+                f"batch_size={batch_size}: give a whole number of 1 or more, or null to choose by device"
+            )
         return cls(batch_size)
 
     @property
@@ -59,6 +63,10 @@ class BatchSize:
     def most(self) -> int:
         """What :attr:`current` will never exceed."""
         return self._most
+
+    def restart(self) -> None:
+        """Forget the growth, so that a run's batches do not depend on the runs before; limits stay."""
+        self._current = min(self._first, self._most)
 
     def fitted(self, count: int) -> None:
         """``count`` items went through together."""

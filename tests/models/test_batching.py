@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lipsync.errors import ConfigError
-from lipsync.inference.batching import ON_CPU, ON_GPU, BatchSize, is_out_of_memory, run_batched
+from lipsync.models.batching import ON_CPU, ON_GPU, BatchSize, is_out_of_memory, run_batched
 
 CPU = torch.device("cpu")
 Error = Callable[[], RuntimeError]
