@@ -159,6 +159,8 @@ class FaceFrame:
 
     frame: Frame
     face: Face | None
+    region: Box | None = None
+    """What of the frame is to be repainted, pads included; None: the face's box."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,8 @@ class FaceParser:
         precision: ``bfloat16`` and ``float16`` run the network under autocast; ``auto`` as in
             :func:`lipsync.models.device.resolve_precision`. Bfloat16 changes 0.5 % of the pixels of the lips.
         size: Side of the network's input, a multiple of 32 from 384 on; pictures are resized to it.
-        batch_size: Most pictures in a forward; None chooses 1 on a CPU and 8 elsewhere. When memory runs out it
-            is halved for good; pictures already parsed are kept.
+        batch_size: Most pictures in a forward; None chooses 1 on a CPU and 8 elsewhere. When memory runs out
+            it is halved for good; pictures already parsed are kept.
         progress: Called while a file of the catalogue is downloaded.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from itertools import chain, groupby
 from math import isfinite
 from typing import TypeAlias
@@ -75,10 +74,10 @@ class FollowFace:
         """
         for _, run in groupby(frames, _PassNumber()):
             for item in self._follow(run):
-                face = _visible(item.frame, item.face, self.pads)
-                if face is None and self.must_have_face:
+                region = _region(item.frame, item.face, self.pads)
+                if region is None and self.must_have_face:
                     raise NoFaceError(_without_face(item.frame))
-                yield replace(item, face=face)
+                yield FaceFrame(item.frame, None if region is None else item.face, region)
 
     def _follow(self, frames: Iterable[Frame]) -> Iterator[FaceFrame]:
         followed = track_face(
@@ -112,11 +111,11 @@ class FirstFace:
         iterator = iter(frames)
         for first in iterator:
             found = next(track_face([first], self.detector, every=1, select=self.select))
-            face = _visible(first, found.face, self.pads)
-            if face is None:
+            region = _region(first, found.face, self.pads)
+            if region is None:
                 raise NoFaceError(_without_face(first))
             for frame in chain([first], iterator):
-                yield FaceFrame(frame, face)
+                yield FaceFrame(frame, found.face, region)
 
 
 class FixedBox:
@@ -145,19 +144,19 @@ class FixedBox:
             ConfigError: The box lies outside the frame.
         """
         for frame in frames:
-            if _visible(frame, self.face, (0, 0, 0, 0)) is None:
+            if _region(frame, self.face, (0, 0, 0, 0)) is None:
                 height, width = frame.image.shape[:2]
                 raise ConfigError(f"box={self.box} lies outside the picture of {width}x{height} pixels")
             yield FaceFrame(frame, self.face)
 
 
-def _visible(frame: Frame, face: Face | None, pads: Pads) -> Face | None:
-    """The face with its box grown by ``pads``; None where nothing of it is inside the frame."""
+def _region(frame: Frame, face: Face | None, pads: Pads) -> Box | None:
+    """The face's box grown by ``pads``; None where nothing of it is inside the frame."""
     if face is None:
         return None
     height, width = frame.image.shape[:2]
     box = face.box.padded(*pads)
-    return None if whole_box(box, width, height) is None else replace(face, box=box)
+    return None if whole_box(box, width, height) is None else box
 
 
 class _PassNumber:

@@ -35,7 +35,8 @@ class OnnxRestorer:
         fidelity: Value of a further input, where there is one; for CodeFormer 0 is the sharpest, 1 the
             nearest to the input.
         batch_size: Most pictures in a run, where the file does not fix it.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` takes CUDA where the installed ONNX Runtime has it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` takes CUDA where the
+            installed ONNX Runtime has it.
 
     Raises:
         CheckpointError: The file is missing, damaged, or no network from pictures to pictures.

@@ -24,7 +24,7 @@ from lipsync.checkpoints.store import Progress
 from lipsync.faces.crop import crop, whole_box
 from lipsync.inference.detect import Pads
 from lipsync.models.batching import BatchSize, run_batched
-from lipsync.models.device import Precision, autocast, resolve_device, resolve_precision
+from lipsync.models.device import Precision, autocast, repeatable, resolve_device, resolve_precision
 from lipsync.models.wav2lip import Wav2Lip
 from lipsync.models.wav2lip_folded import FoldedWav2Lip
 from lipsync.types import Box, FaceFrame, Image, Patch
@@ -227,7 +227,8 @@ class Wav2LipSynthesizer:
         if self.compiled:  # batches of one size, so that it is compiled once
             lacking = (0, self._size.current - len(pairs))
             crops, mels = (np.pad(v, (lacking, *[(0, 0)] * (v.ndim - 1))) for v in (crops, mels))
-        rows: Tensor = self.network(self._sent(mels).unsqueeze(1), self._sent(crops), first)
+        with repeatable(self.device):
+            rows: Tensor = self.network(self._sent(mels).unsqueeze(1), self._sent(crops), first)
         return rows[: len(pairs)]
 
     def _sent(self, values: np.ndarray) -> Tensor:
@@ -301,4 +302,4 @@ def _pixels(item: FaceFrame) -> Box | None:
     if item.face is None:
         return None
     height, width = item.frame.image.shape[:2]
-    return whole_box(item.face.box, width, height)
+    return whole_box(item.region or item.face.box, width, height)

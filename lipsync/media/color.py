@@ -50,6 +50,10 @@ _WRITABLE = frozenset({*_LUMA, UNSTATED, 5, 6})
 _ROUNDED_TO_BGR = 0x2 | 0x2000 | 0x40000
 _ROUNDED_FROM_BGR = 0x4 | 0x40000
 
+_GREY = ("gray", "ya8", "ya16")
+_EXPANDED = np.clip(np.round((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
+"""Full range of each value of limited range."""
+
 _Plane = npt.NDArray[np.uint8]
 
 
@@ -113,7 +117,7 @@ def to_bgr(frame: VideoFrame, converter: VideoReformatter) -> Image:
         converter: Kept by the caller between frames; used for formats other than planar 8-bit Y'CbCr.
 
     Returns:
-        ``(H, W, 3)`` uint8 BGR.
+        ``(H, W, 3)`` uint8 BGR. Grey counts as full range unless the frame states the limited one.
     """
     color = color_of(frame)
     if frame.format.name in _PLANAR:
@@ -124,11 +128,14 @@ def to_bgr(frame: VideoFrame, converter: VideoReformatter) -> Image:
         frame,
         format="bgr24",
         interpolation=_ROUNDED_TO_BGR,
-        src_colorspace=None if color.matrix in _LUMA else Colorspace.ITU601,
+        src_colorspace=_swscale_matrix(color.matrix),
         src_color_range=color.range or None,
         dst_color_range=ColorRange.JPEG,
     )
-    return converted.to_ndarray().astype(np.uint8, copy=False)
+    image: Image = converted.to_ndarray().astype(np.uint8, copy=False)
+    if color.range == LIMITED_RANGE and frame.format.name.startswith(_GREY):  # swscale takes grey for full
+        return cv2.LUT(image, _EXPANDED).astype(np.uint8, copy=False)
+    return image
 
 
 def from_bgr(image: Image, pix_fmt: str, converter: VideoReformatter, color: Color = BT709) -> VideoFrame:

@@ -194,6 +194,12 @@ def _vp9(crf: int, preset: str) -> dict[str, str]:
     return {"crf": str(crf), "b": "0", "deadline": "good", "cpu-used": speed, "row-mt": "1"}
 
 
+def _aom(crf: int, preset: str) -> dict[str, str]:
+    # Its speeds beyond 6 are for its real-time mode only.
+    speed = _step(preset, tuple(str(speed) for speed in range(6, -1, -1)))
+    return {"crf": str(crf), "b": "0", "cpu-used": speed, "row-mt": "1"}
+
+
 def _nvenc(crf: int, preset: str) -> dict[str, str]:
     speed = _step(preset, tuple(f"p{speed}" for speed in range(1, 8)))
     if crf == 0:  # cq=0 means "automatic"
@@ -223,6 +229,7 @@ _OPTIONS: dict[str, Callable[[int, str], dict[str, str]]] = {
     "libx265": _x265,
     "libsvtav1": _svtav1,
     "libvpx-vp9": _vp9,
+    "libaom-av1": _aom,
     "h264_nvenc": _nvenc,
     "hevc_nvenc": _nvenc,
     "h264_videotoolbox": _videotoolbox,

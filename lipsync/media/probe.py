@@ -37,14 +37,22 @@ VIDEO_SUFFIXES = frozenset(
 )
 """What counts as a video where a folder is searched."""
 
+_MIN_FPS = Fraction(1, 10)
+"""Below this a stated rate is a damaged header."""
 _MAX_FPS = 480
 """Above this a stated rate is the clock of the container (1000/1, 90000/1), not a frame rate."""
+_FROM_ZERO = frozenset({"matroska,webm", "nut", "asf"})
+"""FFmpeg's names of the containers that state where the clock ends, not how long it runs from the start."""
+_OF_THE_FILE = frozenset({"asf"})
+"""Containers of which FFmpeg gives every stream the length of the file."""
+_LONGEST_LEAD = Fraction(1, 2)
+"""Seconds by which the first picture of a stream with B-frames may be due after it is decoded."""
 _MAX_TERM = 1_000_000
 """Larger terms of a frame rate are measurement noise and overflow the clocks of containers."""
 _ROUNDING = Fraction(1, 1_000_000)
 _LONE_PICTURE = Fraction(25)
 """Rate of a video whose pictures have no time between them: FFmpeg's default."""
-_MOST_PIXELS = 1 << 26
+MOST_PIXELS = 1 << 26
 """Larger pictures (8192 x 8192) are a damaged header; decoding one takes gigabytes."""
 _RATES = (1000, 768_000)
 """Samples a second that sound is recorded at; outside, seconds turn into gigabytes of samples."""
@@ -168,11 +176,11 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
         raise MediaError(f"{path}: has no video stream")
     if found.codec_context is None:
         raise MediaError(f"{path}: the video stream is of an unknown kind; re-encode it, for instance as mp4")
-    if found.width * found.height > _MOST_PIXELS:
+    if found.width * found.height > MOST_PIXELS:
         raise MediaError(
             f"{path}: states pictures of {found.width}x{found.height} pixels; make it smaller if that is so"
         )
-    found.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
+    found.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     return found
 
 
@@ -287,19 +295,33 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
 
 
 def stated_duration(container: InputContainer, stream: VideoStream | AudioStream) -> Fraction:
-    """Seconds of the stream, of the whole file where only that is stated, 0 where nothing is."""
-    own = own_duration(stream)
-    if own == 0 and container.duration is not None and container.duration > 0:
-        return Fraction(container.duration, av.time_base)
-    return own
-
-
-def own_duration(stream: VideoStream | AudioStream) -> Fraction:
-    """Seconds that the container states for this very stream, 0 where it does not."""
+    """Seconds from the start of the stream to its end, else to that of the file; 0 if neither is stated."""
     base = ratio(stream.time_base)
+    opened = Fraction(container.start_time or 0, av.time_base)
+    start = opened if stream.start_time is None or base is None else stream.start_time * base
+    late = max(Fraction(0), start)
+    # FLV counts from the first time of decoding: zero, where the first picture only waits for its B-frames.
+    flv = container.format.name == "flv" and opened < _LONGEST_LEAD
+    from_zero = flv or container.format.name in _FROM_ZERO
     if stream.duration is not None and stream.duration > 0 and base is not None:
-        return stream.duration * base
-    for key, value in stream.metadata.items():  # Matroska: the stream's own length is a tag, "00:00:01.668"
+        return max(Fraction(0), stream.duration * base - (late if from_zero else 0))
+    end = _tagged_end(stream)
+    if end == 0 and container.duration is not None and container.duration > 0:
+        end = Fraction(container.duration, av.time_base) + (0 if from_zero else opened)
+        late = late if from_zero else start
+    return max(Fraction(0), end - late)
+
+
+def has_own_duration(container: InputContainer, stream: VideoStream | AudioStream) -> bool:
+    """Whether the container states a length for this very stream."""
+    if container.format.name in _OF_THE_FILE:
+        return False
+    return (stream.duration is not None and stream.duration > 0) or _tagged_end(stream) > 0
+
+
+def _tagged_end(stream: VideoStream | AudioStream) -> Fraction:
+    """Seconds from the container's zero to the end of the stream: a tag of Matroska, "00:00:01.668"."""
+    for key, value in stream.metadata.items():
         if key.upper().startswith("DURATION") and (clock := _CLOCK.fullmatch(value.strip())):
             hours, minutes, seconds = (Fraction(part) for part in clock.groups())
             return hours * 3600 + minutes * 60 + seconds
@@ -307,17 +329,17 @@ def own_duration(stream: VideoStream | AudioStream) -> Fraction:
 
 
 def _frame_rate(stream: VideoStream, duration: Fraction, path: Path) -> Fraction:
-    """Exact frame rate: the average the container states, unless that is a clock."""
+    """Exact frame rate: the average the container states, unless that is a clock or damaged."""
     average = ratio(stream.average_rate)
-    if average is not None and 0 < average <= _MAX_FPS:
+    if average is not None and _MIN_FPS <= average <= _MAX_FPS:
         return _plain(average)
     frames = stream.frames
-    if frames == 0 or duration == 0:
+    if frames == 0 or duration == 0 or frames / duration < _MIN_FPS:
         frames, duration = _count(path)
-    if frames > 0 and duration > 0:
+    if duration > 0 and frames / duration >= _MIN_FPS:
         return _plain(frames / duration)
     guess = ratio(stream.guessed_rate)  # a single frame
-    return _plain(guess) if guess is not None and 0 < guess <= _MAX_FPS else _LONE_PICTURE
+    return _plain(guess) if guess is not None and _MIN_FPS <= guess <= _MAX_FPS else _LONE_PICTURE
 
 
 def _count(path: Path) -> tuple[int, Fraction]:

@@ -25,11 +25,12 @@ from lipsync.media.probe import (
     Orientation,
     OrientationReader,
     decode,
+    has_own_duration,
     open_media,
-    own_duration,
     packets,
     probe,
     ratio,
+    reason,
     stated_duration,
     video_stream,
 )
@@ -68,7 +69,8 @@ class VideoReader:
 
     Damage costs what cannot be decoded and nothing else: where the timestamps show that frames are missing,
     the constant rate holds the last good one, so picture and sound stay in step. :attr:`corrupt_packets` and
-    :attr:`missing_frames` tell what was lost.
+    :attr:`missing_frames` tell what was lost. Every iteration that comes to its end sets both; one that is
+    broken off can only raise ``corrupt_packets``, so that what a whole pass found is not forgotten.
 
     Times count from the start of the video stream, the instant that is sample 0 of
     :func:`lipsync.media.waveform.load_waveform`.
@@ -91,10 +93,11 @@ class VideoReader:
         self.fps = fps
         self.transform = transform
         self.corrupt_packets = 0
-        """Packets that the decoder refused or guessed at, in the latest iteration; known when it ends."""
+        """Packets that the decoder refused or guessed at, in the latest complete iteration, or in one broken
+        off since that met more of them."""
         self.missing_frames = 0
         """Frames that the container states and that the file ends before: it was truncated. In the latest
-        iteration, known when that has come to its end; 0 where the container does not state a length."""
+        complete iteration; 0 before it and where the container does not state a length."""
         self._source = probe(self.path)
         self._trace = Trace()  # of the latest complete iteration
         self._orientation = OrientationReader()
@@ -114,14 +117,14 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         run = _Pass(self)
-        self.corrupt_packets = self.missing_frames = 0
         try:
             yield from run
             self._trace = run.trace
+            self.corrupt_packets = run.corrupt_packets
             missing = round_half_up(run.missing * self._source.fps)
             self.missing_frames = missing if missing > 1 else 0  # clocks of containers are rounded
         finally:
-            self.corrupt_packets = run.corrupt_packets
+            self.corrupt_packets = max(self.corrupt_packets, run.corrupt_packets)
 
     def backwards(self) -> Iterator[Frame]:
         """The frames of an iteration from the last to the first, at a constant rate only.
@@ -155,7 +158,7 @@ class _Pass:
         self.converter = VideoReformatter()
         self.orientation = reader._orientation
         self._newest: int | None = None  # timestamp of the newest packet
-        self._shown: int | None = None  # timestamp of the last frame
+        self._shown: int | None = None  # latest timestamp of a frame
         self._since = 0  # packets refused since
 
     def __iter__(self) -> Generator[Frame, None, None]:
@@ -208,7 +211,8 @@ class _Pass:
         if self.fps is not None and 0 < lost <= _LONGEST_HOLD:
             # The last packets are there but damaged: hold what was shown before them.
             yield last._replace(duration=last.duration + lost)
-        if own_duration(stream) or len(container.streams) == 1:  # otherwise the length may be the sound's
+        # Otherwise the length may be the sound's.
+        if has_own_duration(container, stream) or len(container.streams) == 1:
             self.missing = max(Fraction(0), stated - (last.time + last.duration + lost))
 
     def _stamped(self, container: InputContainer, stream: VideoStream) -> Iterator[_Stamped]:
@@ -243,11 +247,12 @@ class _Pass:
                 self._since += refused
                 unread = 0
                 if packet.pts is not None and not packet.is_discard:
-                    self._newest = max(self._newest or packet.pts, packet.pts)
+                    self._newest = _latest(self._newest, packet.pts)
             for frame in frames or ():
                 if _later(frame.pts, after):
                     self.corrupt_packets += frame.is_corrupt
-                    self._shown, self._since = frame.pts, 0
+                    # Where an AVI states no order, FFmpeg's guess of the last one is not the largest.
+                    self._shown, self._since = _latest(self._shown, frame.pts), 0
                     base = ratio(frame.time_base) or base
                     duration = getattr(frame, "duration", 0) * base
                     # unknown, one tick of a file without a frame rate, or one that its clock rounds
@@ -264,7 +269,14 @@ class _Pass:
 
     def image(self, frame: VideoFrame) -> Image:
         """Convert, turn upright, bring to the size of the first frame and transform."""
-        image = _upright(to_bgr(frame, self.converter), self.orientation(frame))
+        try:
+            converted = to_bgr(frame, self.converter)
+        except (FFmpegError, OSError) as error:
+            raise MediaError(
+                f"{self.path}: pictures of format {frame.format.name} cannot be converted ({reason(error)}); "
+                f"re-encode it, for instance as mp4"
+            ) from error
+        image = _upright(converted, self.orientation(frame))
         if image.shape[:2] != self.size[::-1]:  # calls and broadcasts change their resolution midway
             image = cv2.resize(image, self.size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         return image if self.transform is None else self.transform(image)
@@ -305,6 +317,10 @@ def round_half_up(value: Fraction) -> int:
 
 def _later(stamp: int | None, after: int | None) -> bool:
     return after is None or (stamp is not None and stamp > after)
+
+
+def _latest(known: int | None, stamp: int | None) -> int | None:
+    return known if stamp is None else stamp if known is None else max(known, stamp)
 
 
 def _upright(image: Image, turn: Orientation) -> Image:

@@ -52,7 +52,8 @@ class SequenceReader:
         self.files = sequence_files(self.path)
         """The pictures in the order in which they are shown."""
         self.corrupt_packets = 0
-        """Pictures that could not be decoded in the latest iteration; known when it ends."""
+        """Pictures that could not be decoded, in the latest complete iteration, or in one broken off since
+        that met more of them."""
         self.missing_frames = 0
         """Always 0: a folder does not state how many pictures it should hold."""
         self._first = self._first_image()
@@ -77,8 +78,9 @@ class SequenceReader:
                 else:
                     image = self._shown(read)
                 yield Frame(index, float(index / self.fps), image, self.path)
-        finally:
             self.corrupt_packets = corrupt
+        finally:
+            self.corrupt_packets = max(self.corrupt_packets, corrupt)
 
     def backwards(self) -> Iterator[Frame]:
         """The frames of an iteration from the last to the first; leaves :attr:`corrupt_packets` as it is."""

@@ -11,12 +11,10 @@ import cv2
 import numpy as np
 
 from lipsync.errors import MediaError
-from lipsync.media.probe import reason
+from lipsync.media.probe import MOST_PIXELS, reason
 from lipsync.media.reader import Transform
 from lipsync.types import Frame, Image, VideoInfo
 
-_MOST_PIXELS = 1 << 28
-"""Larger still images are a damaged header or a trap; decoding one takes gigabytes."""
 _HEADER = 1 << 20
 
 
@@ -72,7 +70,7 @@ def read_image(path: str | Path) -> Image:
     except OSError as error:
         raise MediaError(f"{path}: reading failed ({reason(error)})") from error
     width, height = _stated_size(data[:_HEADER].tobytes())
-    if width * height > _MOST_PIXELS:
+    if width * height > MOST_PIXELS:
         raise MediaError(
             f"{path}: states a picture of {width}x{height} pixels; make it smaller if that is so"
         )

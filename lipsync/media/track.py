@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -114,6 +114,11 @@ class SoundTrack:
     def flush(self, container: OutputContainer) -> None:
         """Encode what the encoder still holds."""
         container.mux(self.stream.encode(None))
+
+    def close(self) -> None:
+        """Let go of the file that the sound comes from, which may not have been read to its end."""
+        if isinstance(self.chunks, Generator):
+            self.chunks.close()
 
     def _next(self, most: int) -> Samples | None:
         """The next samples of the source, at most so many; None at its end."""

@@ -52,7 +52,8 @@ class VideoWriter:
     repeated, because 4:4:4 does not play in browsers and phones, and cropping would lose pixels.
 
     With :data:`LOSSLESS` nothing is converted. Of the containers, mp4 and mov keep every frame rate exactly;
-    Matroska and WebM count milliseconds.
+    Matroska and WebM count milliseconds. Sound reads back to the sample from mp4 and mov, and from Matroska
+    with FLAC or Opus; Matroska does not keep the padding of AAC, whose end may lie up to 0.12 s late there.
 
     Args:
         path: Target; the suffix chooses the container (.mp4, .m4v, .mov, .mkv; .webm for VP9 or AV1 with
@@ -268,6 +269,7 @@ class VideoWriter:
                 if not self.trim_audio:
                     self._track.write(self._container)
                 self._track.flush(self._container)
+                self._track.close()
             self._container.close()
             self.part.replace(self.path)
 
@@ -277,6 +279,8 @@ class VideoWriter:
         except (FFmpegError, OSError):
             pass  # the trailer of a file that is thrown away
         finally:
+            if self._track is not None:
+                self._track.close()
             self.part.unlink(missing_ok=True)
 
 

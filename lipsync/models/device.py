@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, TypeAlias
 
 import torch
@@ -64,6 +65,17 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
         dtype: As :func:`resolve_precision` gives.
     """
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On CUDA, convolutions that give the same bits again, and full products where they are float32."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from lipsync.errors import CheckpointError, ConfigError
 from lipsync.faces import mtcnn
 from lipsync.faces.detector import FaceDetector, MtcnnDetector, RefindingDetector, YunetDetector
+from lipsync.faces.s3fd import S3FDDetector
 from lipsync.faces.working_size import working_image
 from lipsync.types import Box, Face, Frame
 
@@ -140,6 +141,28 @@ def test_mtcnn_is_given_the_channel_order_it_was_trained_on(shared: Path, clip) 
     found = sum(map(bool, detector.detect([Frame(0, 0.0, image) for image in dark])))
     swapped = sum(map(bool, detector.detect([Frame(0, 0.0, image[:, :, ::-1]) for image in dark])))
     assert found > 1.5 * swapped
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("max_side", value) for value in (0, -640, 640.5, "abc")),
+        *(("min_face", value) for value in (11, 0, "abc", float("inf"))),
+        *(("min_score", value) for value in (1.5, -0.1, "abc")),
+        *(("border", value) for value in (-0.1, 5, "abc")),
+        *(("thresholds", value) for value in ((0.6,), (0.6, 2), ("a", 0.7))),
+    ],
+)
+def test_mtcnn_refuses_settings_that_find_nothing(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"^detector {setting}="):
+        MtcnnDetector(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_every_detector_checks_its_working_size() -> None:
+    with pytest.raises(ConfigError, match=r"^detector max_side=0: give"):
+        YunetDetector("unread.onnx", max_side=0)
+    with pytest.raises(ConfigError, match=r"^detector max_side=0: give"):
+        S3FDDetector("unread.pth", "cpu", max_side=0)
 
 
 def test_mtcnn_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

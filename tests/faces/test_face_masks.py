@@ -189,6 +189,15 @@ def test_settings_of_the_shapes_are_checked() -> None:
         LandmarkMask(RoundJaw(), memory=0)
     with pytest.raises(ConfigError, match="grow=-1"):
         LandmarkMask(RoundJaw(), grow=-1)
+    for name in ("top", "feather", "grow", "memory"):
+        with pytest.raises(ConfigError, match=f"^mask {name}=abc: give a number$"):
+            LandmarkMask(RoundJaw(), **{name: "abc"})  # type: ignore[arg-type]
+    for name in ("top", "feather", "memory"):
+        with pytest.raises(ConfigError, match=f"^mask {name}=nan: give a number$"):
+            ParsedMask(BlackIsNotFace(), **{name: float("nan")})  # type: ignore[arg-type]
+    for name in ("top", "feather"):
+        with pytest.raises(ConfigError, match=f"^mask {name}=None: give a number$"):
+            LowerFace(**{name: None})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="beard"):
         ParsedMask(BlackIsNotFace(), regions=["beard"])
     parser = BlackIsNotFace()

@@ -124,6 +124,29 @@ def test_regions_are_looked_up_in_the_order_of_the_network(
     assert parser.probabilities(crops[:0], LIPS).shape == (0, 512, 512)
 
 
+def test_when_memory_runs_out_no_picture_is_parsed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(OneClassBiSeNet):
+        room = 3
+
+        def scores(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+            asked.append(len(x))
+            if len(x) > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().scores(x, size)
+
+    asked: list[int] = []
+    monkeypatch.setattr(parsing, "load_face_parser", lambda _source, _progress: (Small(), None))
+    crops = np.zeros((5, 512, 512, 3), np.uint8)
+    crops[..., 0] = np.arange(5)[:, None, None]  # one class each
+    parser = FaceParser(device="cpu", batch_size=8)
+    found = parser.region_probabilities(crops, [[region] for region in BISENET_ORDER[:5]])
+    assert asked == [5, 2, 2, 1]
+    np.testing.assert_allclose(found[..., 0, 0], np.eye(5), atol=1e-6)
+    Small.room = 0
+    with pytest.raises(ConfigError, match=r"^cpu: not enough memory .*face parser"):
+        parser.probabilities(crops[:1], LIPS)
+
+
 # --- real faces ---
 
 
@@ -194,6 +217,10 @@ def test_sizes_that_do_not_work_are_refused(size: int) -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size=0"):
         FaceParser({}, batch_size=0)
+    with pytest.raises(ConfigError, match=r"batch_size=2\.5"):
+        FaceParser({}, batch_size=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="size=abc"):
+        FaceParser({}, size="abc")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="precision=int8 is unknown"):
         FaceParser({}, "cpu", "int8")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="device=abacus"):

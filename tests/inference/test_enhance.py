@@ -235,6 +235,12 @@ def test_settings_out_of_range_are_refused() -> None:
         {"smooth": float("inf")},
         {"memory": 1.0},
         {"feather": -0.1},
+        {"weight": "abc"},
+        {"batch_size": 2.5},
+        {"smooth": "abc"},
+        {"smooth": float("nan")},
+        {"memory": "abc"},
+        {"feather": None},
     ):
         given = {"region": "lip", **settings}
         with pytest.raises(ConfigError, match=next(iter(settings))) as caught:

@@ -199,3 +199,6 @@ def test_settings_out_of_range_are_refused() -> None:
         FeatherCompositor(upscale="area")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"levels=0"):
         LaplacianCompositor(levels=0)
+    for levels in (2.5, "3", True):
+        with pytest.raises(ConfigError, match=f"^compositor levels={levels}: give a whole number"):
+            LaplacianCompositor(levels=levels)  # type: ignore[arg-type]

@@ -12,12 +12,13 @@ from lipsync.inference.source import repeated
 from lipsync.types import Box, Face, Frame
 
 
-def test_each_frame_comes_once_with_its_padded_face() -> None:
+def test_each_frame_comes_once_with_its_face_and_the_padded_region() -> None:
     frames = frames_of(23)
     items = list(FollowFace(StubDetector(), pads=(1, 20, 3, 4))(frames))
     assert [item.frame.index for item in items] == list(range(23))
     expected = Box(BOX.x1 - 3, BOX.y1 - 1, BOX.x2 + 4, BOX.y2 + 20)
-    assert {item.face.box for item in items if item.face} == {expected}
+    assert {item.region for item in items} == {expected}
+    assert {item.face.box for item in items if item.face} == {BOX}
 
 
 def test_the_detector_runs_on_a_schedule() -> None:
@@ -52,7 +53,8 @@ def test_a_still_is_detected_once() -> None:
     items = list(FirstFace(detector, pads=(0, 10, 0, 0))(frames_of(9)))
     assert [item.frame.index for item in items] == list(range(9))
     assert detector.seen == [0]
-    assert {item.face.box.y2 for item in items if item.face} == {BOX.y2 + 10}
+    assert {item.region.y2 for item in items if item.region} == {BOX.y2 + 10}
+    assert {item.face.box for item in items if item.face} == {BOX}, "the face stays as it was detected"
 
 
 def test_a_still_without_a_face_fails_at_once() -> None:

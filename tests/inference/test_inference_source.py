@@ -94,3 +94,15 @@ def test_transform_that_leaves_nothing_is_an_error() -> None:
         FrameTransform(resize_factor=41)(image)
     with pytest.raises(ConfigError, match="resize_factor=0"):
         FrameTransform(resize_factor=0)
+
+
+@pytest.mark.parametrize(
+    "crop", [(-1, -1, 0, -1), (0, -1, -1, -1), (0, -2, 0, -1), (0, -1, 0, -9), (0.5, 9, 0, 9)]
+)
+def test_a_crop_has_no_negative_edges(crop: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ConfigError, match=r"^crop=\[.*\]: give \[top,bottom,left,right\]"):
+        FrameTransform(crop=crop)
+
+
+def test_minus_one_is_the_border_of_the_frame() -> None:
+    assert FrameTransform(crop=(1, -1, 2, 5))(np.zeros((8, 9, 3), np.uint8)).shape == (7, 3, 3)

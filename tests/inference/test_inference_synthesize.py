@@ -210,6 +210,20 @@ def test_when_memory_runs_out_no_frame_is_painted_twice() -> None:
     assert synthesizer.batch_size == 3
 
 
+def test_batches_do_not_depend_on_the_runs_before() -> None:
+    probe = Probe()
+    synthesizer = Wav2LipSynthesizer(probe, device="cpu")
+    runs = []
+    for _ in range(2):
+        list(synthesizer(face_frames(30), speech()))
+        runs.append([len(mels) for mels, _ in probe.calls])
+        probe.calls.clear()
+        synthesizer.repaint(*inputs(20))
+        runs.append([len(mels) for mels, _ in probe.calls])
+        probe.calls.clear()
+    assert runs == [[8, 16, 6], [8, 12]] * 2
+
+
 def test_a_compiled_network_sees_batches_of_one_size(
     generator: Wav2Lip, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,7 +145,7 @@ def test_without_the_gfpgan_package_the_reason_and_the_way_out_are_told(
     monkeypatch: pytest.MonkeyPatch, weights: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "gfpgan", None)
-    with pytest.raises(ConfigError, match="GFPGANRestorer stands in") as caught:
+    with pytest.raises(ConfigError, match=r"does not import .*; use restorer=gfpgan") as caught:
         GfpganPackageRestorer(weights)
     assert "\n" not in str(caught.value)
 
@@ -186,7 +186,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module.state = state  # type: ignore[attr-defined]
 
     class Session:
-        def __init__(self, path: str, providers: list[str]) -> None:
+        def __init__(self, path: str, providers: list[object]) -> None:
             assert Path(path).is_file()
             module.providers = providers  # type: ignore[attr-defined]
 
@@ -228,6 +228,27 @@ def test_onnx_networks_see_rgb_in_their_own_range(
     assert fed[0, 0, 0, 0] == pytest.approx(expected, abs=1e-6)
     assert runtime.providers == ["CPUExecutionProvider"]
     assert restorer.size == SIDE
+
+
+@pytest.mark.parametrize(
+    ("device", "first"),
+    [
+        ("auto", "CUDAExecutionProvider"),
+        ("cuda", "CUDAExecutionProvider"),
+        ("cuda:1", ("CUDAExecutionProvider", {"device_id": 1})),
+        ("cpu", "CPUExecutionProvider"),
+    ],
+)
+def test_onnx_networks_run_on_the_card_that_was_named(
+    runtime: types.ModuleType, onnx_file: Path, device: str, first: object
+) -> None:
+    runtime.get_available_providers = lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    OnnxRestorer(onnx_file, device=device)
+    assert runtime.providers[0] == first
+    assert runtime.providers[-1] == "CPUExecutionProvider"
+    for name in ("cuda:", "cuda:x", "cuda:-1", "auto:1"):
+        with pytest.raises(ConfigError, match=f"device={name} is unknown"):
+            OnnxRestorer(onnx_file, device=name)
 
 
 def test_onnx_files_with_a_fixed_batch_half_floats_and_a_fidelity(
@@ -282,6 +303,9 @@ def test_onnx_faults_are_told_in_one_line(
         OnnxRestorer(onnx_file, value_range=(1.0, 0.0))
     with pytest.raises(ConfigError, match="batch_size=0"):
         OnnxRestorer(onnx_file, batch_size=0)
+    for name, value in (("size", 1.5), ("batch_size", "x"), ("fidelity", "x"), ("value_range", ("a", 1.0))):
+        with pytest.raises(ConfigError, match=f"restorer {name}="):
+            OnnxRestorer(onnx_file, **{name: value})  # type: ignore[arg-type]
     page = tmp_path / "page.onnx"
     page.write_text("<!doctype html>")
     with pytest.raises(CheckpointError, match=r"page.onnx: is a web page"):

@@ -26,7 +26,7 @@ def noise(pix_fmt: str, matrix: int, extent: int) -> av.VideoFrame:
     frame = VideoReformatter().reformat(
         av.VideoFrame.from_ndarray(image, "bgr24"),
         format=pix_fmt,
-        dst_colorspace={1: 1, 6: 5, 9: 9, 2: 5}[matrix],
+        dst_colorspace={6: 5, 2: 5, 8: 5, 10: 9}.get(matrix, matrix),
         dst_color_range=extent or 1,
         interpolation=0x4 | 0x40000,
     )
@@ -35,7 +35,7 @@ def noise(pix_fmt: str, matrix: int, extent: int) -> av.VideoFrame:
 
 
 @pytest.mark.parametrize("extent", [0, 1, 2])
-@pytest.mark.parametrize("matrix", [1, 2, 6, 9])
+@pytest.mark.parametrize("matrix", [1, 2, 4, 5, 6, 7, 8, 9, 10])
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv422p", "yuv420p10le", "nv12"])
 def test_matrix_and_range(pix_fmt, matrix, extent):
     frame = noise(pix_fmt, matrix, extent)
@@ -46,6 +46,18 @@ def test_matrix_and_range(pix_fmt, matrix, extent):
     assert image.dtype == np.uint8
     # block centres: chroma is not subsampled across them
     np.testing.assert_allclose(image[4::8, 4::8].astype(int), original, atol=5)
+
+
+@pytest.mark.parametrize(("extent", "expected"), [(0, (0, 16, 100, 235, 255)), (1, (0, 0, 98, 255, 255))])
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray16le", "ya8"])
+def test_grey_of_a_stated_range(pix_fmt, extent, expected):
+    levels = np.repeat(np.array([[0, 16, 100, 235, 255]], np.uint8), 16, axis=1).repeat(8, axis=0)
+    grey = av.VideoFrame.from_ndarray(levels, "gray")
+    grey.color_range = 2
+    frame = VideoReformatter().reformat(grey, format=pix_fmt)
+    frame.color_range = extent
+    image = to_bgr(frame, VideoReformatter())
+    np.testing.assert_allclose(image[4, 8::16].astype(int), np.array(expected)[:, None].repeat(3, 1), atol=1)
 
 
 @pytest.mark.parametrize("width", [50, 64, 65])

@@ -78,11 +78,79 @@ def test_truncated_anywhere(make, suffix, codec, kept):
         assert reader.missing_frames == pytest.approx(100 - count, abs=1)
 
 
-def test_a_whole_file_misses_nothing(make):
-    path = make("clip.mkv", times=range(50), waveform=np.zeros(80000))  # the sound is longer
+@pytest.mark.parametrize("sound", [None, "longer"])
+@pytest.mark.parametrize("start", [0, 25])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        (".mkv", "libx264", "aac"),
+        (".webm", "libvpx", "libopus"),
+        (".mp4", "libx264", "aac"),
+        (".ts", "libx264", "aac"),
+        (".flv", "flv", "libmp3lame"),
+        (".asf", "mpeg4", "libmp3lame"),
+        (".nut", "mpeg4", "libmp3lame"),
+    ],
+)
+def test_a_whole_file_misses_nothing(make, kind, start, sound):
+    rate = 48000
+    suffix, codec, audio = kind
+    path = make(
+        f"clip{suffix}",
+        times=range(start, start + 75),
+        codec=codec,
+        audio_codec=audio,
+        audio_rate=rate,
+        waveform=None if sound is None else np.zeros(4 * rate),
+    )
     reader = VideoReader(path, FPS)
-    assert sum(1 for _ in reader) == 50
+    assert sum(1 for _ in reader) == 75
     assert (reader.corrupt_packets, reader.missing_frames) == (0, 0)
+    # NUT does not state the last picture; three state only the length of the file, here of the sound.
+    longest = 101 if sound and start == 0 and suffix in (".flv", ".asf", ".nut") else 75
+    assert 74 <= reader.info.frame_count <= longest
+
+
+def test_a_pass_broken_off_forgets_no_damage(make):
+    path = make("clip.mp4", times=range(100), options={"movflags": "faststart"}, images=noisy(100))
+    every = spans(path)
+    overwrite(path, every[10:12])
+    position, size = every[80]
+    path.write_bytes(path.read_bytes()[: position + size // 2])
+    reader = VideoReader(path, FPS)
+    early = iter(reader)
+    for _ in range(40):
+        next(early)
+    early.close()
+    assert reader.missing_frames == 0
+    met = reader.corrupt_packets
+    assert met >= 1
+    assert sum(1 for _ in reader) > 70
+    whole = reader.corrupt_packets, reader.missing_frames
+    assert whole[0] >= met
+    assert whole[1] >= 15
+    for count in (1, 40):
+        again = iter(reader)
+        for _ in range(count):
+            next(again)
+        again.close()
+        assert (reader.corrupt_packets, reader.missing_frames) == whole
+    reader.corrupt_packets = 10**6  # a complete pass has the last word
+    assert sum(1 for _ in reader) > 70
+    assert (reader.corrupt_packets, reader.missing_frames) == whole
+
+
+def test_pictures_that_cannot_be_converted_are_one_line(make, monkeypatch):
+    path = make("clip.mp4")
+
+    def refuse(frame, converter):
+        raise av.error.OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(reader_module, "to_bgr", refuse)
+    with pytest.raises(MediaError, match="yuv420p cannot be converted") as caught:
+        next(iter(VideoReader(path)))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -300,6 +368,9 @@ def test_absurd_pictures_are_refused_before_they_take_memory(tmp_path, header):
     path = tmp_path / "large.img"
     path.write_bytes(header(60000, 60000))
     with pytest.raises(MediaError, match="60000x60000"):
+        read_image(path)
+    path.write_bytes(header(8192, 8193))  # as large as a video may be, and one row
+    with pytest.raises(MediaError, match="8192x8193"):
         read_image(path)
 
 

@@ -138,6 +138,7 @@ def test_an_unknown_encoder_is_one_line(tmp_path):
             "h264_amf",
             {"rc": "cqp", "qp_i": "18", "qp_p": "18", "usage": "transcoding", "quality": "balanced"},
         ),
+        ("libaom-av1", {"crf": "18", "b": "0", "cpu-used": "3", "row-mt": "1"}),
         ("ffv1", {}),
     ],
 )
@@ -145,7 +146,16 @@ def test_the_same_quality_in_each_language(codec, expected):
     assert encoders.options(codec, 18, "medium") == expected
 
 
-@pytest.mark.parametrize("codec", [*encoders.HARDWARE, "libx264", "libx265", "libvpx-vp9", "libsvtav1"])
+def test_web_codecs_have_quality_and_speed():
+    for codec in encoders.WEB_CODECS:
+        quick, slow = (encoders.options(codec, 30, preset) for preset in (encoders.REALTIME, "placebo"))
+        assert quick["crf"] == slow["crf"] == "30"
+        assert quick != slow
+
+
+@pytest.mark.parametrize(
+    "codec", [*encoders.HARDWARE, "libx264", "libx265", "libvpx-vp9", "libsvtav1", "libaom-av1"]
+)
 def test_every_preset_has_a_name(codec):
     for preset in (*encoders.PRESETS, encoders.REALTIME):
         assert all(isinstance(value, str) for value in encoders.options(codec, 0, preset).values())
@@ -186,8 +196,23 @@ def test_quality_has_bounds(tmp_path):
     for codec, highest in (("libx264", 51), ("hardware", 51), ("h264_nvenc", 51), ("libvpx-vp9", 63)):
         assert encoders.highest_crf(codec) == highest
         encoders.options(codec, highest, "medium")
-        with pytest.raises(ConfigError, match=f"encoder.crf={highest + 1}: give 0"):
+        with pytest.raises(ConfigError, match=f"encoder.crf={highest + 1}: give a whole number from 0"):
             VideoWriter(tmp_path / "out.mkv", 64, 48, Fraction(25), codec=codec, crf=highest + 1)
+
+
+@pytest.mark.parametrize("crf", ["high", "18", 17.5, True, None])
+def test_quality_is_a_whole_number(tmp_path, crf):
+    with pytest.raises(ConfigError, match=f"^encoder.crf={crf}: give a whole number from 0 .* to 51$"):
+        VideoWriter(tmp_path / "out.mp4", 64, 48, Fraction(25), crf=crf)
+
+
+def test_a_preset_may_be_a_number(tmp_path, moving):
+    assert encoders.options("libsvtav1", 30, 5) == encoders.options("libsvtav1", 30, "5")
+    by_number = write(tmp_path / "number.mp4", moving, preset=5).path  # x264 numbers its presets, too
+    by_name = write(tmp_path / "name.mp4", moving, preset="medium").path
+    assert by_number.read_bytes() == by_name.read_bytes()
+    with pytest.raises(ConfigError, match=r"^encoder\.preset=None: give one of ultrafast"):
+        VideoWriter(tmp_path / "out.mp4", 64, 48, Fraction(25), preset=None)
 
 
 def test_cards_that_take_only_nv12_get_it():
@@ -252,5 +277,5 @@ def test_webm_holds_sound(tmp_path, moving, rate):
 
 @pytest.mark.parametrize("options", [{}, {"codec": "libvpx-vp9"}, {"audio_codec": "libopus"}])
 def test_webm_says_what_it_holds(tmp_path, options):
-    with pytest.raises(MediaError, match=r"out\.webm: a \.webm file holds VP9 or AV1 with Opus"):
+    with pytest.raises(MediaError, match=r"out\.webm: .* holds VP9 or AV1 with Opus; use encoder=webm "):
         write(tmp_path / "out.webm", [np.zeros((48, 64, 3), np.uint8)], np.zeros(99, np.float32), **options)

@@ -48,6 +48,23 @@ def test_clock_rate_is_not_a_frame_rate(make):
     assert abs(info.fps * Fraction(400, 1000) - 7) < 1.5
 
 
+@pytest.mark.parametrize("pictures_a_second", [Fraction(1, 100), Fraction(1, 1_000_000)])
+def test_an_absurdly_low_rate_is_not_believed(make, pictures_a_second):
+    path = make("clip.avi", times=range(10), codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"strh") + 8 + 20  # scale and rate of the stream
+    scale, rate = (int.from_bytes(data[at + shift : at + shift + 4], "little") for shift in (0, 4))
+    assert Fraction(rate, scale) == 25
+    data[at : at + 8] = pictures_a_second.denominator.to_bytes(4, "little") + (1).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert probe(path).fps == 25
+
+
+def test_a_slow_rate_is_believed(make):
+    fps = Fraction(1, 5)
+    assert probe(make("slow.mp4", times=range(4), base=5, rate=fps, codec="mpeg4")).fps == fps
+
+
 def test_raw_files(shared):
     info = probe(shared / "data/raw/grid_s1/bbaf2n.mpg")
     assert (info.width, info.height, info.fps, info.frame_count) == (360, 288, Fraction(25), 75)

@@ -78,3 +78,20 @@ def test_every_rate_from_variable_rate(make, pictures, suffix):
             assert index == COUNT - 1 or times[index + 1] > k / fps * 1000
         # the length of the last picture is not stated everywhere
         assert 0 <= len(frames) - times[-1] / 1000 * fps <= 0.13 * fps
+
+
+def test_the_delay_of_b_frames_misses_nothing(make):
+    reader = VideoReader(make("clip.flv", times=range(75)), Fraction(25))
+    assert sum(1 for _ in reader) == reader.info.frame_count == 75
+    assert reader.missing_frames == 0
+
+
+def test_b_frames_without_timestamps_are_shown_once(make, pictures):
+    """AVI states no order: FFmpeg guesses, and its guess of the last picture is not the latest."""
+    images = [pictures[0](index) for index in range(40)]
+    reader = VideoReader(make("clip.avi", times=range(40), images=images))
+    assert [pictures[1](frame.image) for frame in reader] == list(range(40))
+    assert (reader.corrupt_packets, reader.missing_frames) == (0, 0)
+    held = [pictures[1](frame.image) for frame in VideoReader(reader.path, Fraction(25))]
+    assert held[-1] == 39
+    assert sorted(held) == held

@@ -83,6 +83,21 @@ def test_damaged_pictures_are_held_and_counted(folder, pictures, kind):
     assert reader.info.frame_count == 6
 
 
+def test_a_pass_broken_off_forgets_no_damage(folder):
+    root = folder(["1.png", "2.png", "3.png", "4.png"])
+    for name in ("2.png", "4.png"):
+        (root / name).write_bytes(b"")
+    reader = SequenceReader(root, FPS)
+    for known in (1, 2):  # before and after a complete pass
+        early = iter(reader)
+        for _ in range(3):
+            next(early)
+        early.close()
+        assert reader.corrupt_packets == known
+        assert sum(1 for _ in reader) == 4
+        assert reader.corrupt_packets == 2
+
+
 def test_pictures_that_vanish_are_held(folder, pictures):
     root = folder(["1.png", "2.png", "3.png"])
     reader = SequenceReader(root, FPS)

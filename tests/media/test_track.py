@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -119,6 +120,26 @@ def test_cuts_beyond_the_end_of_the_sound(tmp_path, trim_audio):
         writer.write(np.zeros((16, 16, 3), np.uint8))
         with pytest.raises(ValueError, match="negative"):
             writer.skip(-1)
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_sound_that_is_not_read_to_its_end_is_closed(tmp_path, failing):
+    save_wav(tmp_path / "in.wav", np.zeros(64000, np.float32), 16000)
+    writer = VideoWriter(tmp_path / "out.mkv", 16, 16, Fraction(25), tmp_path / "in.wav", trim_audio=True)
+
+    def write() -> None:
+        with writer:
+            writer.write(np.zeros((16, 16, 3), np.uint8))
+            assert inspect.getgeneratorstate(writer._track.chunks) == inspect.GEN_SUSPENDED
+            if failing:
+                raise KeyError("stop")
+
+    if failing:
+        with pytest.raises(KeyError, match="stop"):
+            write()
+    else:
+        write()
+    assert inspect.getgeneratorstate(writer._track.chunks) == inspect.GEN_CLOSED
 
 
 def test_skipping_without_sound(tmp_path, pictures):

@@ -69,6 +69,17 @@ def test_a_last_short_batch_says_nothing_about_larger_ones() -> None:
     assert size.current == 8
 
 
+def test_a_restart_forgets_growth_but_not_the_limit() -> None:
+    size = BatchSize(4, 32)
+    squared(Squares(99), 30, size)
+    assert size.current == 32
+    size.restart()
+    assert (size.current, size.most) == (4, 32)
+    squared(Squares(3), 8, size)
+    size.restart()
+    assert (size.current, size.most) == (2, 2)
+
+
 def test_one_item_too_many_is_an_error_with_advice() -> None:
     with pytest.raises(ConfigError, match=r"^cpu: not enough memory.*; close the game$") as caught:
         list(run_batched(Squares(0), range(3), BatchSize(4), CPU, "close the game"))
@@ -123,8 +134,9 @@ def test_sizes_by_device_and_by_the_user() -> None:
     assert (cpu.current, cpu.most) == ON_CPU
     assert (cuda.current, cuda.most) == ON_GPU
     assert BatchSize.of(3, torch.device("cuda")).most == 3
-    with pytest.raises(ConfigError, match="batch_size=0"):
-        BatchSize.of(0, CPU)
+    for asked in (0, -1, 2.5, "abc", True):
+        with pytest.raises(ConfigError, match=f"^batch_size={asked}: give a whole number of 1 or more"):
+            BatchSize.of(asked, CPU)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batches of 4 to 2"):
         BatchSize(4, 2)
 

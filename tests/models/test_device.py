@@ -4,11 +4,24 @@ import pytest
 import torch
 
 from lipsync.errors import ConfigError
-from lipsync.models.device import has_bfloat16, resolve_device, resolve_precision
+from lipsync.models.device import (
+    autocast,
+    has_bfloat16,
+    repeatable,
+    resolve_device,
+    resolve_precision,
+)
 
 
 def test_a_named_device_is_taken_as_it_is() -> None:
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_autocast_changes_nothing_for_float32() -> None:
+    values = torch.ones(2, 2)
+    for dtype in (torch.float32, torch.bfloat16):
+        with autocast(torch.device("cpu"), dtype):
+            assert (values @ values).dtype == dtype
 
 
 def test_auto_takes_the_best_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +107,13 @@ def test_versions_of_torch_that_cannot_list_a_cpus_instructions(
     assert has_bfloat16(CPU) == native
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
     assert not has_bfloat16(CPU)
+
+
+def test_repeatable_changes_nothing_but_on_cuda() -> None:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark)
+    with repeatable(torch.device("cpu")):
+        assert (cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark) == before
+    with repeatable(torch.device("cuda")):  # flags only: no device is touched
+        assert (cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark) == (True, False, False)
+    assert (cudnn.deterministic, cudnn.allow_tf32, cudnn.benchmark) == before
