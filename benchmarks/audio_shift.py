@@ -25,7 +25,6 @@ for it and nearly all resamples of the clips choose it, too.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -35,9 +34,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from measuring import reported
 
 from lipsync.audio.spec import SAMPLES_PER_FRAME, WAV2LIP
-from lipsync.errors import NotScorableError, UserError
+from lipsync.errors import NotScorableError
 from lipsync.evaluation.protocols import EvaluationProtocol, LrsProtocol, StrictProtocol, WildProtocol
 from lipsync.evaluation.sounds import fitted
 from lipsync.faces.detector import FaceDetector, YunetDetector
@@ -272,15 +272,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = parse(arguments)
-    try:
-        result = measure(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(report(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return reported(lambda: measure(options), report, options.json)
 
 
 if __name__ == "__main__":

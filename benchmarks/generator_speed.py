@@ -14,9 +14,7 @@ so that whatever else the machine does meets all alike. Weights are random: time
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from measuring import reported
 
-from lipsync.errors import UserError
 from lipsync.inference.synthesize import PlainGenerator
 from lipsync.models.device import has_bfloat16, resolve_device, resolve_precision
 from lipsync.models.layers import IMAGE_SIZES
@@ -122,17 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        rows = compare(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
     cores = f"{os.cpu_count()} cores, {options.threads} used, torch {torch.__version__}, {options.device}"
-    result = {"machine": cores, "rows": rows}
-    print(report(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return reported(lambda: {"machine": cores, "rows": compare(options)}, report, options.json)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -28,13 +27,12 @@ import cv2
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from measuring import cpu_seconds, in_a_process, memory
+from measuring import cpu_seconds, in_a_process, memory, reported
 from reference_inference import reference_steps
 
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import config_dir
 from lipsync.cli.inference_parts import build_parts, build_pipeline
-from lipsync.errors import UserError
 from lipsync.inference.timing import StageTime, stage_table
 from lipsync.media.reader import VideoReader
 from lipsync.media.waveform import load_waveform, save_wav
@@ -185,16 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.job:
         print(json.dumps(measure(Job(*json.loads(options.job)))))
         return 0
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            result = run(options, Path(folder))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(table(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0
+    with tempfile.TemporaryDirectory() as folder:
+        return reported(lambda: run(options, Path(folder)), table, options.json)
 
 
 if __name__ == "__main__":

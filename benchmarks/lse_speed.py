@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from measuring import cpu_seconds, forget_peak, in_a_process, memory
+from measuring import cpu_seconds, forget_peak, in_a_process, memory, reported
 
 from lipsync.errors import UserError
 from lipsync.evaluation.protocols import FPS, EvaluationProtocol, LrsProtocol, StrictProtocol, WildProtocol
@@ -349,22 +349,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.job:
         print(json.dumps(measure(Job(*json.loads(options.job)))))
         return 0
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            result = {
-                "machine": f"{os.cpu_count()} cores, {options.threads} used, torch {torch.__version__}",
-                "protocol": options.protocol,
-                "longer": options.longer,
-                "videos": compare(options.videos, options, Path(folder)),
-                "network": network_alone(options.threads),
-            }
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(report(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0
+    with tempfile.TemporaryDirectory() as folder:
+        return reported(lambda: everything(options, Path(folder)), report, options.json)
+
+
+def everything(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """All tables."""
+    return {
+        "machine": f"{os.cpu_count()} cores, {options.threads} used, torch {torch.__version__}",
+        "protocol": options.protocol,
+        "longer": options.longer,
+        "videos": compare(options.videos, options, folder),
+        "network": network_alone(options.threads),
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measurements in processes of their own: time of all of a process's children, peak memory. Linux only."""
+"""What benchmarks share: processes of their own, CPU time, peak memory (Linux only), and how they end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,26 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from lipsync.errors import UserError
+
+Result = TypeVar("Result")
+
+
+def reported(measure: Callable[[], Result], table: Callable[[Result], str], file: Path | None = None) -> int:
+    """Measure, print the table, write the figures to ``file`` as JSON if one is named; the exit code."""
+    try:
+        result = measure()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(table(result))
+    if file is not None:
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 def cpu_seconds() -> float:

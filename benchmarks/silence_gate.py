@@ -19,7 +19,6 @@ largest change of the lower face around the ends of the silence, where a gate co
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,12 +29,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from measuring import reported
 
 from lipsync.audio.mel import log_mel
 from lipsync.audio.spec import SAMPLES_PER_FRAME, TRAINING_FPS, WAV2LIP
 from lipsync.audio.voice import speech_activity
 from lipsync.audio.windows import MelWindows
-from lipsync.errors import DataError, UserError
+from lipsync.errors import DataError
 from lipsync.faces.crop import crop
 from lipsync.faces.detector import YunetDetector
 from lipsync.faces.landmarks import LandmarkNet
@@ -303,15 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verbose:
             print(name, file=sys.stderr, flush=True)
 
-    try:
-        result = measure(options, done)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(report(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return reported(lambda: measure(options, done), report, options.json)
 
 
 if __name__ == "__main__":

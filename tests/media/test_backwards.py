@@ -62,7 +62,7 @@ def digest(frames) -> list[tuple]:
     return [(f.index, f.time, f.image.shape, f.image.tobytes(), f.source) for f in frames]
 
 
-def check(path: Path, fps: Fraction, transform=None) -> VideoReader:
+def assert_reversed(path: Path, fps: Fraction, transform=None) -> VideoReader:
     """Backwards after a forward pass and without one; returns the reader."""
     reader = VideoReader(path, fps, transform)
     forward = digest(reader)
@@ -102,7 +102,7 @@ def short(monkeypatch):
 def test_equals_the_forward_pass_reversed(make, suffix, codec, gop, bframes):
     bframes = 0 if suffix == ".avi" else bframes
     path = make(f"clip{suffix}", times=range(64), images=moving(64), **coding(codec, gop, bframes))
-    check(path, FPS)
+    assert_reversed(path, FPS)
 
 
 @pytest.mark.usefixtures("short")
@@ -118,7 +118,7 @@ def test_rates(make, rate, suffix):
         **coding("mpeg4" if suffix == ".avi" else "libx264", 20, 0 if suffix == ".avi" else 2),
     )
     for fps in (RATES[rate], FPS, Fraction(10), Fraction(60)):
-        check(path, fps)
+        assert_reversed(path, fps)
 
 
 @pytest.mark.usefixtures("short")
@@ -133,21 +133,23 @@ def test_variable_rate(make, suffix):
         **coding("libx264", 15, 2),
     )
     for fps in (FPS, Fraction(30000, 1001)):
-        check(path, fps)
+        assert_reversed(path, fps)
 
 
 @pytest.mark.usefixtures("short")
 def test_streams_that_start_late_or_hold_one_frame(make):
-    check(make("late.mp4", times=range(50, 90), images=moving(40), **coding("libx264", 16, 2)), FPS)
+    assert_reversed(make("late.mp4", times=range(50, 90), images=moving(40), **coding("libx264", 16, 2)), FPS)
     for suffix, codec in CONTAINERS:
-        reader = check(make(f"one{suffix}", times=[0], images=moving(1), **coding(codec, 12, 0)), FPS)
+        reader = assert_reversed(
+            make(f"one{suffix}", times=[0], images=moving(1), **coding(codec, 12, 0)), FPS
+        )
         assert len(list(reader.backwards())) == 1
 
 
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("pix_fmt", ["yuv444p", "yuv420p10le", "gray"])
 def test_pixel_formats(make, pix_fmt):
-    check(make("clip.mkv", times=range(30), images=moving(30), codec="ffv1", pix_fmt=pix_fmt), FPS)
+    assert_reversed(make("clip.mkv", times=range(30), images=moving(30), codec="ffv1", pix_fmt=pix_fmt), FPS)
 
 
 @pytest.mark.usefixtures("short")
@@ -157,7 +159,7 @@ def test_rotation_and_transform(make, quarter, mirror):
         "turned.mp4", times=range(40), images=moving(40), rotation=90 * quarter, mirror=mirror,
         **coding("libx264", 16, 2),
     )  # fmt: skip
-    reader = check(path, FPS, lambda image: cv2.resize(image, (31, 22))[2:])
+    reader = assert_reversed(path, FPS, lambda image: cv2.resize(image, (31, 22))[2:])
     assert next(iter(reader.backwards())).image.shape == (20, 31, 3)
 
 
@@ -182,7 +184,7 @@ def test_truncated(make, suffix, codec, kept):
     images = moving(60, (160, 120))
     path = make(f"clip{suffix}", times=range(60), images=images, options=options, **coding(codec, 20, 0))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    check(path, FPS)
+    assert_reversed(path, FPS)
 
 
 @pytest.mark.usefixtures("short", "one_thread")
@@ -195,21 +197,21 @@ def test_flipped_bytes(make, suffix, codec, seed):
     for at in rng.integers(len(data) // 4, len(data) * 3 // 4, 4):
         data[at] ^= int(rng.integers(1, 256))
     path.write_bytes(data)
-    check(path, FPS)
+    assert_reversed(path, FPS)
 
 
 @pytest.mark.usefixtures("short")
 def test_clock_that_is_reset(make):
     path = make("clip.ts", times=range(50), images=moving(50), **coding("mpeg2video", 12, 2))
     path.write_bytes(path.read_bytes() * 2)
-    reader = check(path, FPS)
+    reader = assert_reversed(path, FPS)
     assert len(list(reader.backwards())) > 90
 
 
 @pytest.mark.usefixtures("short")
 def test_file_without_timestamps(make):
     path = make("clip.h264", times=range(40), images=moving(40), **coding("libx264", 12, 0))
-    assert len(list(check(path, FPS).backwards())) >= 40
+    assert len(list(assert_reversed(path, FPS).backwards())) >= 40
 
 
 @pytest.mark.parametrize("container", [c for c in CONTAINERS if c[0] != ".avi"])
@@ -301,7 +303,7 @@ def test_seeks_to_the_wrong_place_are_noticed(make, monkeypatch):
         monkeypatch.setattr(
             reader_module._Pass, "sought", lambda run, stamp, wrong=wrong: sought(run, max(0, wrong(stamp)))
         )
-        check(path, FPS)
+        assert_reversed(path, FPS)
 
 
 def test_other_picture_of_the_same_time_is_noticed(make, monkeypatch):
@@ -311,7 +313,7 @@ def test_other_picture_of_the_same_time_is_noticed(make, monkeypatch):
         "clip.mkv", times=range(120), images=moving(120),
         codec_options={"x264-params": "keyint=30:intra-refresh=1:bframes=0"},
     )  # fmt: skip
-    check(path, FPS)
+    assert_reversed(path, FPS)
 
 
 def test_file_that_changes(make):
@@ -368,14 +370,14 @@ def test_fingerprint_sees_every_sample_and_no_padding(width, pix_fmt):
 
 @pytest.mark.parametrize("name", ["grid_s1/bbaf2n.mpg", "wild/retalk_man_22fps_700.mp4", "wild/vox_224.mp4"])
 def test_real_clips(shared, name):
-    check(shared / "data/raw" / name, FPS, lambda image: cv2.resize(image, (64, 64)))
+    assert_reversed(shared / "data/raw" / name, FPS, lambda image: cv2.resize(image, (64, 64)))
 
 
 @pytest.mark.slow
 def test_all_real_clips(shared):
     for folder in ("wild", "grid_s1"):
         for path in sorted((shared / "data/raw" / folder).iterdir())[:8]:
-            check(path, VideoReader(path).info.fps, lambda image: cv2.resize(image, (64, 64)))
+            assert_reversed(path, VideoReader(path).info.fps, lambda image: cv2.resize(image, (64, 64)))
 
 
 @pytest.mark.parametrize("damaged", [[], [0, 1], [4], [3, 4, 5], [8, 9]])

@@ -68,7 +68,7 @@ def _pictures(folder: Path):
     return np.stack([cv2.imread(str(name)) for name in sorted(folder.glob("*.jpg"))])
 
 
-def _near(ours, theirs):
+def _assert_near(ours, theirs):
     """Equal but for what versions of FFmpeg round differently."""
     assert ours.shape == theirs.shape
     assert np.abs(ours.astype(int) - theirs).mean() < 0.5
@@ -84,7 +84,7 @@ def test_jpeg_files_of_the_program(tmp_path, video, program, quantiser, fps):
     assert rate == fps
     jpeg = JpegCodec(rate, quantiser)
     ours = np.stack([jpeg(shown.frame) for shown in program_frames(path, rate)])
-    _near(ours, _pictures(tmp_path))
+    _assert_near(ours, _pictures(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_avi_files_of_the_program(tmp_path, video, program, fps):
     converter = VideoReformatter()
     frames = (shown.frame for shown in program_frames(path, FPS))
     ours = [to_bgr_as_opencv(frame, converter) for frame in mpeg4(frames, FPS)]
-    _near(np.stack(ours), np.stack(theirs))
+    _assert_near(np.stack(ours), np.stack(theirs))
 
 
 def test_xvid_files_of_opencv(tmp_path):
@@ -116,7 +116,7 @@ def test_xvid_files_of_opencv(tmp_path):
         theirs.append(read[1])
     converter = VideoReformatter()
     ours = [to_bgr_as_opencv(frame, converter) for frame in xvid(_images(), FPS)]
-    _near(np.stack(ours), np.stack(theirs))
+    _assert_near(np.stack(ours), np.stack(theirs))
     assert np.abs(np.stack(theirs).astype(int) - np.stack(list(_images()))).mean() > 2  # the codec loses more
 
 

@@ -256,7 +256,8 @@ def test_mutants(originals):
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(10_000, 18_000, 2000))
 def test_many_mutants(originals, first):
-    run_batch(originals, first, 2000, timeout=900)
+    tally = run_batch(originals, first, 2000, timeout=900)
+    assert tally["native", "read"] > 300
 
 
 @pytest.mark.slow

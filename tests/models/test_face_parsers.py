@@ -22,7 +22,7 @@ Parity = Callable[..., tuple[dict[str, Any], Any]]
 BISENET_FILE = "bisenet_face_parsing_19.pth"
 
 
-def agrees(ours: Tensor, theirs: np.ndarray) -> None:
+def assert_agrees(ours: Tensor, theirs: np.ndarray) -> None:
     assert ours.shape == theirs.shape
     assert np.abs(ours.numpy() - theirs).max() < 1e-5 * np.abs(theirs).max()
 
@@ -40,8 +40,8 @@ def test_parse_net_equals_that_of_facexlib(parity: Parity) -> None:
     network = parse_net(listed_weights(manifest))
     assert sum(weight.numel() for weight in network.parameters()) == manifest["n_params"]
     scores, image = network(waves(64, 96))
-    agrees(scores, arrays["mask_logits"])
-    agrees(image, arrays["image"])
+    assert_agrees(scores, arrays["mask_logits"])
+    assert_agrees(image, arrays["image"])
     assert torch.equal(network.scores(waves(64, 96), (64, 96)), scores)
     assert network.scores(waves(64, 96), (32, 48)).shape == (1, 19, 32, 48)
 
@@ -53,12 +53,12 @@ def test_parse_net_equals_that_of_video_retalking(parity: Parity, size: int) -> 
     network = parse_net(named_weights(manifest))
     if size == 64:
         scores, image = network(uniform("parsenet.image", 1, 3, 64, 64))
-        agrees(scores, arrays["mask_logits"])
-        agrees(image, arrays["image_out"])
+        assert_agrees(scores, arrays["mask_logits"])
+        assert_agrees(image, arrays["image_out"])
     else:
         scores, image = network(uniform("parsenet.image512", 1, 3, 512, 512))
-        agrees(scores[..., ::16, ::16], arrays["mask_logits_512in_stride16"])
-        agrees(image[..., ::16, ::16], arrays["image_out_512in_stride16"])
+        assert_agrees(scores[..., ::16, ::16], arrays["mask_logits_512in_stride16"])
+        assert_agrees(image[..., ::16, ::16], arrays["image_out_512in_stride16"])
 
 
 def test_bisenet_has_the_keys_of_the_released_file(shared: Path) -> None:
