@@ -282,6 +282,8 @@ class LipSyncPipeline:
                         output = stack.enter_context(
                             writer(width=width, height=height, fps=task.video.info.fps)
                         )
+                        if output.codec != output.requested:
+                            task.notes = [*task.notes, f"encoder {output.requested}: {output.codec} is used"]
                     if frame.index > expected:  # frames were left out: so is their sound
                         output.skip(frame.index - expected)
                     output.write(frame.image)

@@ -113,7 +113,7 @@ class VideoWriter:
         self.audio = audio
         self.sample_rate = sample_rate
         self.trim_audio = trim_audio
-        self.codec = codec
+        self.codec = self.requested = codec
         """FFmpeg encoder."""
         self.crf = crf
         self.preset = preset

@@ -197,6 +197,15 @@ def test_two_runs_give_the_same_frames(
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
 
 
+def test_the_encoder_that_stands_in_is_named(
+    build: Any, make_video: Make, make_speech: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lipsync.media.encoders.HARDWARE", ())  # whatever this machine has
+    hardware = partial(VideoWriter, codec="hardware")
+    report = build(writer=hardware).run(make_video(20), make_speech(3200), tmp_path / "out.mp4")
+    assert report.notes == ["encoder hardware: libx264 is used"]
+
+
 def test_unknown_settings_are_refused(build: Any) -> None:
     for setting in ("remainder", "no_face", "silence", "extend"):
         with pytest.raises(ConfigError, match=f"{setting}=nonsense is unknown: use "):
