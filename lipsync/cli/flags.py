@@ -37,7 +37,12 @@ ALIASES = {
     "wav2lip_batch_size": "batch_size",
     "time_step": "interpolator.time_step",
     "use_DAIN": "interpolator=dain",
+    "cpu": "device=cpu",
+    "face_enhancement": "enhancer=face",
 }
+
+UNUSED = frozenset(("face_det_batch_size",))
+"""Flags of the Wav2Lip family that have nothing to set here: accepted, so that old command lines run."""
 
 HYDRA_SWITCHES = frozenset(
     ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
@@ -81,19 +86,22 @@ def to_overrides(argv: Sequence[str]) -> list[str]:
             if arg in HYDRA_OPTIONS and arguments:
                 overrides.append(arguments.pop(0))
         elif arg.startswith("--"):
-            overrides.append(_from_flag(arg, arguments))
+            override = _from_flag(arg, arguments)
+            overrides += [] if override is None else [override]
         else:
             overrides.append(arg if multirun else _quoted_path(arg))
     return overrides
 
 
-def _from_flag(arg: str, rest: list[str]) -> str:
-    """One override from ``--name value ...``; takes its values off the front of ``rest``."""
+def _from_flag(arg: str, rest: list[str]) -> str | None:
+    """The override of ``--name value ...``, if it has one; takes its values off the front of ``rest``."""
     name, has_value, value = arg[2:].partition("=")
     values = [value] if has_value else []
     while not has_value and rest and not _starts_option(rest[0], after_value=bool(values), name=name):
         values.append(rest.pop(0))
     target = ALIASES.get(name, name)
+    if name in UNUSED:
+        return None
     if "=" in target:
         return target
     if not values:

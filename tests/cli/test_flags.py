@@ -46,6 +46,8 @@ def test_interpolation_in_a_name_is_escaped() -> None:
         (["--fps", "29.97", "--resize_factor", "2"], ["fps=29.97", "resize_factor=2"]),
         (["--enhancer", "lip"], ["enhancer=lip"]),
         (["--use_DAIN", "--time_step", "0.5"], ["interpolator=dain", "interpolator.time_step=0.5"]),
+        (["--cpu", "--face_enhancement"], ["device=cpu", "enhancer=face"]),
+        (["--face_det_batch_size", "16", "--nosmooth"], ["nosmooth=true"]),
         (["--driven_audio", "a b.wav", "--source_video", "v.mp4"], ["audio='a b.wav'", "face='v.mp4'"]),
         (["--checkpoint_path", "x.pth"], ["checkpoint='x.pth'"]),
         (["model=syncnet", "data.root=my data"], ["model=syncnet", "data.root='my data'"]),
