@@ -31,6 +31,9 @@ GRID = 128
 MARGIN = 0.016
 """How far the mask of the lips is dilated, in sides of the crop: 3 % of the width of a face (which is
 0.54 sides, standard deviation 0.04, over eight people)."""
+_DOUBT = (0.45, 0.7)
+"""Probabilities up to which a pixel is none of the group, and from which it is. BiSeNet gives plain skin 0.75
+to 0.85 (of four people 95 % of the pixels above one half are above 0.64 to 0.73) and hair up to 0.3."""
 _BORDER = (0.02, 0.06)
 """Sides of the crop: the mask is 0 nearer to the border than the first, and untouched beyond the second."""
 
@@ -120,8 +123,9 @@ def _coarse(probability: Mask) -> Mask:
 
 
 def _certain(probability: Mask) -> Mask:
-    """From 0 at one half to 1 at 1."""
-    return np.maximum(2 * probability - 1, 0)
+    """0 where a pixel is hardly of the group, 1 where it is."""
+    low, high = _DOUBT
+    return np.clip((probability - np.float32(low)) / np.float32(high - low), 0, 1)
 
 
 def _blurred(mask: Mask, deviation: float) -> Mask:

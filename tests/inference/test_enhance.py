@@ -174,7 +174,7 @@ def test_the_mask_is_averaged_over_time_and_starts_anew_after_a_jump() -> None:
     class Blinking(Ovals):
         def oval(self, crops: np.ndarray, regions: Collection[Region]) -> np.ndarray:
             found = super().oval(crops, regions)
-            return found * np.linspace(1, 0.5, len(crops), dtype=np.float32)[:, None, None]
+            return found * np.linspace(0.7, 0.45, len(crops), dtype=np.float32)[:, None, None]
 
     crops = np.zeros((6, SIZE, SIZE, 3), np.uint8)
     painted = [np.ones((SIZE, SIZE), np.float32)] * 6
