@@ -9,9 +9,8 @@ weight 0 keep their bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -34,8 +33,6 @@ from lipsync.inference.region_masks import Mask, Parser, Region, RegionMasks, ch
 from lipsync.inference.restore import Restorer
 from lipsync.inference.stage import batched
 from lipsync.types import Box, Composite, Frame, Image
-
-Enhancer: TypeAlias = Callable[[Iterable[Composite]], Iterator[Frame]]
 
 OUTSIDE = (135, 133, 132)
 """BGR of what a crop shows outside of the frame, as facexlib, so that the networks know it."""

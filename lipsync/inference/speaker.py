@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lipsync.audio.spec import SAMPLES_PER_FRAME, SYNC_FRAMES, TRAINING_FPS
-from lipsync.errors import CheckpointError, NotScorableError
+from lipsync.errors import NotScorableError
 from lipsync.faces.crop import crop, whole_box
 from lipsync.faces.detector import FaceDetector
 from lipsync.faces.selection import Chosen, FacePath, ShotChoice, apart
@@ -31,6 +31,7 @@ from lipsync.inference.hooks import Hook
 from lipsync.media.reader import constant_rate
 from lipsync.metrics.functional import DistanceStream
 from lipsync.metrics.judges import Judge
+from lipsync.metrics.stretches import finite
 from lipsync.types import Box, Face, Frame, Image, Waveform
 
 FPS = Fraction(TRAINING_FPS)
@@ -175,7 +176,7 @@ class _Ear:
     def _block(self, number: int) -> Tensor:
         if number not in self._blocks:
             windows = self.judge.windows(self.waveform, number * STRIDE, (number + 1) * STRIDE)
-            self._blocks[number] = _finite(self.judge, self.judge.hear(windows)) if len(windows) else windows
+            self._blocks[number] = finite(self.judge, self.judge.hear(windows)) if len(windows) else windows
             if len(self._blocks) > 8:  # faces are at most three blocks apart
                 self._blocks.popitem(last=False)
         return self._blocks[number]
@@ -230,7 +231,7 @@ class _Mouth:
         return float(means.median() - means[max(0, middle - REACH) : middle + REACH + 1].min())
 
     def _compare(self, crops: int) -> None:
-        video = _finite(self.judge, torch.cat(list(self.judge.look(self._crops[:crops]))))
+        video = finite(self.judge, torch.cat(list(self.judge.look(self._crops[:crops]))))
         audio = self.ear.hear(self._start, self._start + len(video))
         self._crops = self._crops[len(video) :]
         self._start += len(video)
@@ -385,10 +386,3 @@ def _scene(image: Image, box: Box, size: int) -> Image:
         part = crop(image, inside)
         canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
     return np.asarray(cv2.resize(canvas, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
-
-
-def _finite(judge: Judge, rows: Tensor) -> Tensor:
-    """Nan means "no pair" here, so features that are not finite would pass unseen."""
-    if not rows.isfinite().all():
-        raise CheckpointError(f"judge {judge.name}: its features are not finite; the weights are damaged")
-    return rows

@@ -86,7 +86,7 @@ def stretch_distances(
         return [ears.refused[index] for index in range(len(sounds))]
     start = 0
     for video, last in _strides(judge.look(frames), STRIDE):
-        _check(judge, video)
+        finite(judge, video)
         for index, audio in ears.hear(start, start + len(video), last).items():
             streams[index].push(video[: len(audio)], audio)
         start += len(video)
@@ -137,7 +137,7 @@ class _Ears:
                 )
         if unknown:
             rows = self.judge.hear(torch.stack(list(unknown.values())))
-            _check(self.judge, rows)
+            finite(self.judge, rows)
             self._known.update(zip(unknown, (row.clone() for row in rows), strict=True))
         self._known = {key: self._known[key] for found in keys.values() for key in found}
         return {index: torch.stack([self._known[key] for key in found]) for index, found in keys.items()}
@@ -161,6 +161,12 @@ def _with_sound(judge: Judge, frames: Iterable[Image], waveform: Waveform) -> It
     return islice(frames, len(waveform) // SAMPLES_PER_FRAME)
 
 
-def _check(judge: Judge, rows: Tensor) -> None:
+def finite(judge: Judge, rows: Tensor) -> Tensor:
+    """The rows, if they are finite: nan means "no pair" where they are compared, and would pass unseen.
+
+    Raises:
+        CheckpointError: They are not.
+    """
     if not rows.isfinite().all():
         raise CheckpointError(f"judge {judge.name}: its features are not finite; the weights are damaged")
+    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import wave
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,6 +15,7 @@ import torch
 from inference_stubs import picture
 from torch import nn
 
+from lipsync.cli.infer import main
 from lipsync.models.wav2lip import Wav2Lip
 
 
@@ -70,3 +72,23 @@ def checkpoint(generator: nn.Module, tmp_path_factory: pytest.TempPathFactory) -
     state = {"state_dict": generator.state_dict(), "optimizer": None, "global_step": 1, "global_epoch": 1}
     torch.save(state, path)
     return path
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """``run(*arguments)``: ``infer.py`` in this process -> exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 import torch
 from inference_stubs import BOX
 
-from lipsync.cli.infer import main
 from lipsync.faces.detector import MtcnnDetector
 from lipsync.media.provenance import is_synthetic, read_provenance
 from lipsync.media.reader import VideoReader
@@ -35,23 +33,9 @@ def face(make_video: Make) -> Path:
 
 
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: Path
-) -> Callable[..., tuple[int, str, str]]:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        given = [f"checkpoint={checkpoint}", "detector=annotated", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", ["infer.py", *given])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+def run_annotated(run: Any, checkpoint: Path) -> Callable[..., tuple[int, str, str]]:
+    """``run`` with a generator and annotated faces."""
+    return lambda *arguments: run(f"checkpoint={checkpoint}", "detector=annotated", *arguments)
 
 
 def results(path: Path) -> list[dict[str, str]]:
@@ -60,7 +44,7 @@ def results(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_list_runs_goes_on_and_names_what_failed(
-    run: Any, face: Path, make_speech: Make, tmp_path: Path
+    run_annotated: Any, face: Path, make_speech: Make, tmp_path: Path
 ) -> None:
     speech = make_speech(6400)
     rows = [
@@ -69,7 +53,7 @@ def test_a_list_runs_goes_on_and_names_what_failed(
         f'{face},{speech},out/c.mp4,"[10,100,20,100]"',
     ]
     (tmp_path / "list.csv").write_text("face,audio,outfile,box\n" + "\n".join(rows) + "\n")
-    code, out, err = run("jobs=list.csv")
+    code, out, err = run_annotated("jobs=list.csv")
     assert code == 2
     assert len(err.splitlines()) == 1
     assert "1 of 3 jobs failed (line 3: gone.mp4: no such file)" in err
@@ -80,31 +64,31 @@ def test_a_list_runs_goes_on_and_names_what_failed(
 
     (tmp_path / "gone.mp4").write_bytes(face.read_bytes())
     (tmp_path / "gone.faces.json").write_text(face.with_name("annotated.faces.json").read_text())
-    code, out, err = run("jobs=list.csv")
+    code, out, err = run_annotated("jobs=list.csv")
     assert (code, err) == (0, "")
     assert out.count("already there") == 2
     assert (tmp_path / "a.mp4").stat().st_mtime_ns == stamp
     assert len(list(VideoReader(tmp_path / "b.mp4"))) == 10
 
-    code, out, _ = run("jobs=list.csv", "extend=cut")
+    code, out, _ = run_annotated("jobs=list.csv", "extend=cut")
     assert (code, out.count("already there")) == (0, 0), "another setting makes another video"
 
 
 def test_a_wrong_cell_shows_before_anything_is_made(
-    run: Any, face: Path, make_speech: Make, tmp_path: Path
+    run_annotated: Any, face: Path, make_speech: Make, tmp_path: Path
 ) -> None:
     speech = make_speech(6400)
     for cell, message in (("[1,2", "line 3: pads=[1,2 cannot"), ("[1,2]", "line 3: pads=[1, 2]")):
         text = f'face,audio,outfile,pads\n{face},{speech},a.mp4,\n{face},{speech},b.mp4,"{cell}"\n'
         (tmp_path / "list.csv").write_text(text)
-        code, out, err = run("jobs=list.csv")
+        code, out, err = run_annotated("jobs=list.csv")
         assert (code, out) == (2, "")
         assert message in err
         assert not (tmp_path / "a.mp4").exists()
 
 
-def test_the_stages_are_timed_where_asked_for(run: Any, face: Path, make_speech: Make) -> None:
-    code, out, _ = run(f"face={face}", f"audio={make_speech(6400)}", "outfile=a.mp4", "timing=true")
+def test_the_stages_are_timed_where_asked_for(run_annotated: Any, face: Path, make_speech: Make) -> None:
+    code, out, _ = run_annotated(f"face={face}", f"audio={make_speech(6400)}", "outfile=a.mp4", "timing=true")
     assert code == 0
     names = [line.split()[0] for line in out.splitlines()[1:]]
     assert names == ["stage", "decode", "detect", "synthesize", "composite", "encode", "wall"]
@@ -112,24 +96,26 @@ def test_the_stages_are_timed_where_asked_for(run: Any, face: Path, make_speech:
 
 @pytest.mark.parametrize("marked", [True, False])
 def test_the_file_says_that_it_is_generated(
-    marked: bool, run: Any, face: Path, make_speech: Make, tmp_path: Path
+    marked: bool, run_annotated: Any, face: Path, make_speech: Make, tmp_path: Path
 ) -> None:
     speech = make_speech(6400)
-    code, _, _ = run(f"face={face}", f"audio={speech}", "outfile=a.mp4", f"provenance={str(marked).lower()}")
+    code, _, _ = run_annotated(
+        f"face={face}", f"audio={speech}", "outfile=a.mp4", f"provenance={str(marked).lower()}"
+    )
     assert code == 0
     assert is_synthetic(tmp_path / "a.mp4") is marked
     assert (read_provenance(tmp_path / "a.mp4") is not None) is marked
 
 
 def test_faces_are_enhanced_inside_their_region(
-    run: Any, make_speech: Make, shared: Path, tmp_path: Path
+    run_annotated: Any, make_speech: Make, shared: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     torch.save({"params_ema": GFPGANv1Clean(out_size=64, narrow=0.25).state_dict()}, tmp_path / "gfpgan.pth")
     face, parser = shared / "data/raw/grid_s1/briz6n.mpg", "bisenet_face_parsing_19.pth"
     pictures = {}
     for name in ("none", "lip", "face"):
-        code, _, err = run(
+        code, _, err = run_annotated(
             *(f"face={face}", f"audio={make_speech(1900)}", f"outfile={name}.mkv", "encoder=lossless"),
             *(f"enhancer={name}", "restorer.weights=gfpgan.pth", "detector=default"),
             *([] if name == "none" else [f"enhancer.parser.weights={shared / 'weights' / parser}"]),
@@ -150,9 +136,9 @@ def test_faces_are_enhanced_inside_their_region(
 
 
 def test_weights_of_another_network_are_one_line(
-    run: Any, face: Path, make_speech: Make, checkpoint: Path
+    run_annotated: Any, face: Path, make_speech: Make, checkpoint: Path
 ) -> None:
-    code, out, err = run(
+    code, out, err = run_annotated(
         *(f"face={face}", f"audio={make_speech(3200)}", "outfile=a.mp4", "enhancer=lip"),
         f"restorer.weights={checkpoint}",
         f"enhancer.parser.weights={checkpoint}",

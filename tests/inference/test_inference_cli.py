@@ -17,7 +17,6 @@ from inference_stubs import BOX
 from lipsync.checkpoints.catalog import CheckpointSpec
 from lipsync.checkpoints.progress import DownloadBar
 from lipsync.cli.app import config_dir
-from lipsync.cli.infer import main
 from lipsync.cli.inference_parts import build_parts, build_pipeline, pipeline_settings
 from lipsync.errors import CheckpointError, ConfigError
 from lipsync.inference.composite import BoxCompositor
@@ -37,26 +36,6 @@ def inputs(make_video: Make, make_speech: Make, checkpoint: Path) -> dict[str, P
     boxes = [[[BOX.x1, BOX.y1, BOX.x2, BOX.y2, 0.9, None]]]
     face.with_name(f"{face.stem}.faces.json").write_text(json.dumps({"fps": "25/1", "faces": boxes}))
     return {"face": face, "audio": make_speech(8000), "checkpoint": checkpoint}
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
-    """``run(*arguments)``: the command in this process -> exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
 
 
 def overrides(inputs: dict[str, Path], **changes: object) -> list[str]:
